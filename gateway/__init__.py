@@ -1,0 +1,1 @@
+"""How Nereid runs: the only code that opens sockets."""

@@ -1,0 +1,29 @@
+"""The real servers, run as child processes on loopback with their state in one data folder."""
+
+from __future__ import annotations
+
+from gateway.embedded.folder import DataFolder
+from gateway.embedded.nats import NatsSettings, RunningNats
+from gateway.embedded.postgres import PostgresSettings, RunningPostgres
+from gateway.embedded.process import Process, StartError
+from gateway.embedded.s3 import RunningS3, S3Settings
+from gateway.embedded.servers import NAMES, EmbeddedServers, EmbeddedSettings, Name
+from gateway.embedded.triton import RunningTriton, TritonSettings
+
+__all__ = [
+    "NAMES",
+    "DataFolder",
+    "EmbeddedServers",
+    "EmbeddedSettings",
+    "Name",
+    "NatsSettings",
+    "PostgresSettings",
+    "Process",
+    "RunningNats",
+    "RunningPostgres",
+    "RunningS3",
+    "RunningTriton",
+    "S3Settings",
+    "StartError",
+    "TritonSettings",
+]

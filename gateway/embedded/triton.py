@@ -1,0 +1,129 @@
+"""NVIDIA Triton on this machine's CPU, from the binaries in the wheel `nvidia-pytriton`."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.embedded.folder import DataFolder
+from gateway.embedded.process import Command, Process, StartError, http_status
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SHARED_MEMORY = Path("/dev/shm")
+OK = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TritonSettings:
+    """How the embedded Triton runs. `models` are loaded at the start, others when asked for."""
+
+    environment: Path = CHECKOUT / ".triton"
+    backends: Path = CHECKOUT / "triton" / "backends"
+    repository: Path = CHECKOUT / "model_repository"
+    models: tuple[str, ...] = ()
+    config_name: str = ""
+    deadline_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTriton:
+    """A Triton server: `url` is host:port for gRPC, the others are for HTTP."""
+
+    url: str
+    http_url: str
+    metrics_url: str
+    process: Process
+
+
+async def start(folder: DataFolder, settings: TritonSettings | None = None) -> RunningTriton:
+    """Start Triton on the model repository. Raises `StartError`."""
+    settings = settings or TritonSettings()
+    packages = _packages(settings.environment)
+    ports = {name: folder.port(f"triton_{name}") for name in ("http", "grpc", "metrics")}
+    regions = _shared_memory_prefix(folder)
+    process = Process(
+        Command(
+            name="triton",
+            argv=[
+                str(packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"),
+                f"--model-repository={settings.repository}",
+                f"--backend-directory={_backends(folder, settings, packages)}",
+                f"--backend-config=python,shm-region-prefix-name={regions}",
+                "--model-control-mode=explicit",
+                *(f"--load-model={name}" for name in settings.models),
+                *([f"--model-config-name={settings.config_name}"] if settings.config_name else []),
+                *(f"--{name}-address=127.0.0.1" for name in ports),
+                *(f"--{name}-port={port}" for name, port in ports.items()),
+                "--exit-timeout-secs=5",
+            ],
+            log=folder.log("triton"),
+            environment=_environment(settings.environment, packages),
+            keep_fds=(folder.lock_fd,),
+            deadline_s=settings.deadline_s,
+        )
+    )
+
+    async def answers() -> bool:
+        return await http_status(ports["http"], "/v2/health/ready") == OK
+
+    await process.start(answers)
+    return RunningTriton(
+        url=f"127.0.0.1:{ports['grpc']}",
+        http_url=f"http://127.0.0.1:{ports['http']}",
+        metrics_url=f"http://127.0.0.1:{ports['metrics']}/metrics",
+        process=process,
+    )
+
+
+def _packages(environment: Path) -> Path:
+    """The environment's site-packages; its parent's name holds the Python version."""
+    found = sorted(environment.glob("lib/python3.*/site-packages/pytriton/tritonserver"))
+    if not found:
+        raise StartError(
+            "triton", f"There is no Triton server in {environment}: run `just setup` to install it."
+        )
+    return found[0].parents[1]
+
+
+def _environment(environment: Path, packages: Path) -> dict[str, str]:
+    home = _setting(environment / "pyvenv.cfg", "home")
+    libraries = [packages / "nvidia_pytriton.libs", Path(home).parent / "lib"]
+    return {
+        # The backend's stub takes its interpreter from the first python3 on PATH.
+        "PATH": f"{environment / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": ":".join(str(path) for path in libraries),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _setting(file: Path, name: str) -> str:
+    lines = (line.partition("=") for line in file.read_text().splitlines())
+    return next(value.strip() for key, _, value in lines if key.strip() == name)
+
+
+def _backends(folder: DataFolder, settings: TritonSettings, packages: Path) -> Path:
+    """DATA/triton/backends: Triton's python backend with its stub beside it, and our own."""
+    server = packages / "pytriton" / "tritonserver"
+    version = packages.parent.name.removeprefix("python")
+    backends = folder.folder("triton") / "backends"
+    if backends.exists():
+        shutil.rmtree(backends)
+    shutil.copytree(server / "backends" / "python", backends / "python")
+    stub = backends / "python" / "triton_python_backend_stub"
+    shutil.copyfile(server / "python_backend_stubs" / version / stub.name, stub)
+    stub.chmod(0o755)
+    for backend in settings.backends.iterdir() if settings.backends.is_dir() else ():
+        if (backend / "model.py").is_file():
+            (backends / backend.name).symlink_to(backend.resolve())
+    return backends
+
+
+def _shared_memory_prefix(folder: DataFolder) -> str:
+    """This data folder's name for shared memory; what a killed server left there is removed."""
+    prefix = f"nereid_{hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]}_"
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+    return prefix
