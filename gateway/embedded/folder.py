@@ -36,8 +36,7 @@ class DataFolder:
         try:
             async with asyncio.timeout(LEFTOVER_DEADLINE_S):
                 while not self._lock():
-                    if _alive(owner := self._owner()):
-                        raise self._in_use(f"process {owner}")
+                    self._refuse_if_owned()
                     await asyncio.sleep(RETRY_INTERVAL_S)
         except TimeoutError:
             self.close()
@@ -83,7 +82,7 @@ class DataFolder:
         path = self.path / name
         fresh = path.with_name(path.name + ".new")
         fresh.unlink(missing_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -114,9 +113,10 @@ class DataFolder:
             return False
         return True
 
-    def _owner(self) -> int:
+    def _refuse_if_owned(self) -> None:
         text = os.pread(self.lock_fd, 20, 0)
-        return int(text) if text.isdigit() else 0
+        if text.isdigit() and _alive(int(text)):
+            raise self._in_use(f"process {int(text)}")
 
     def _in_use(self, by: str) -> Conflict:
         return Conflict(

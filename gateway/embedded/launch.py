@@ -24,7 +24,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prctl(*arguments: int) -> None:
-    """Call prctl(2); raises OSError where the kernel refuses."""
+    """Set something of this process; raises OSError where the kernel refuses."""
     padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:5]]
     if libc.prctl(*padded) != 0:
         code = ctypes.get_errno()
@@ -62,7 +62,7 @@ def main(death_signal: int, parent: int, user: str, *argv: str) -> None:
     prctl(PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent:  # it died before we could ask to be told
         raise SystemExit(1)
-    os.execv(argv[0], argv)
+    os.execv(argv[0], argv)  # noqa: S606 - a program and its arguments, no shell
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import Command, Process, http_status
 
-# What an unsigned request gets: rclone says 400, S3 itself 403. Never 200: that would be open to all.
+# What an unsigned request gets: rclone says 400, S3 itself 403. A 200 would be open to all.
 REFUSED = {400, 401, 403}
 
 

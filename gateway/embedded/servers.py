@@ -117,7 +117,7 @@ class EmbeddedServers:
     async def supervise(self, on_exit: Callable[[Name, int], None]) -> None:
         """Start servers that die again, on the same address, until cancelled.
 
-        `on_exit(name, status)` is told of each death. Cancel and await this before `async with` ends.
+        `on_exit(name, status)` is told of each death. Cancel and await this inside `async with`.
         """
         async with asyncio.TaskGroup() as group:
             for name, process in self._processes.items():

@@ -11,7 +11,7 @@ from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import Command, Process, StartError, http_status
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
 OK = 200
 
 

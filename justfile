@@ -1,0 +1,79 @@
+# The only door: the commands that people and CI run. `python3 scripts/bootstrap.py RECIPE` from anywhere.
+
+set positional-arguments
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# No folder of the checkout on sys.path: a top-level `triton/` would hide torch's package of that name.
+export PYTHONSAFEPATH := "1"
+
+tools := justfile_directory() / ".tools/bin"
+venv := justfile_directory() / ".venv/bin"
+
+[private]
+default:
+    @'{{ tools }}/just' --list --unsorted
+
+# Install what running Nereid takes, and build the models
+[group('run')]
+setup: (_install "main" "triton") && build-models
+
+# Enlarge a photo with the whole system, on this machine
+[group('run')]
+demo *ARGS: setup
+    @'{{ venv }}/nereid' demo "$@"
+
+# Run the whole system until Ctrl-C
+[group('run')]
+up *ARGS: setup
+    @'{{ venv }}/nereid' up "$@"
+
+# Any other command: just nereid list, just nereid clients add camera-1 ...
+[group('run')]
+nereid *ARGS: (_install "main")
+    @'{{ venv }}/nereid' "$@"
+
+# Turn the published weights into the models that Triton loads
+[group('models')]
+build-models *ARGS: (_install "main")
+    @'{{ venv }}/python' scripts/build_models.py "$@"
+
+# Run the tests; arguments go to pytest: just test tests/embedded -k restart
+[group('develop')]
+test *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/pytest' "$@"
+
+# Test the conversion of custom checkpoints, which needs PyTorch (the extra `export`)
+[group('develop')]
+test-export *ARGS: (_install "dev" "triton")
+    @'{{ tools }}/uv' pip install --quiet --python '{{ venv }}/python' --editable '.[export]'
+    @'{{ venv }}/pytest' -m export "$@"
+
+# Check style and types
+[group('develop')]
+lint: (_install "dev")
+    @'{{ venv }}/ruff' check
+    @'{{ venv }}/ruff' format --check
+    @'{{ venv }}/mypy'
+
+# Put the code into its one format
+[group('develop')]
+format: (_install "dev")
+    @'{{ venv }}/ruff' check --fix-only --quiet
+    @'{{ venv }}/ruff' format
+
+# Measure: just bench upscale
+[group('develop')]
+bench *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/python' perf/bench.py "$@"
+
+# Resolve the dependencies of pyproject.toml again, by hash
+[group('develop')]
+lock:
+    '{{ tools }}/uv' {{ compile }} -o requirements/main.txt --group build pyproject.toml
+    '{{ tools }}/uv' {{ compile }} -o requirements/dev.txt --group build --group dev -c requirements/main.txt pyproject.toml
+
+compile := "pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate"
+
+[private]
+_install *ENVIRONMENTS:
+    @'{{ tools }}/python' -I scripts/setup.py "$@"
