@@ -1,0 +1,38 @@
+"""Pictures: what they are, their pixels, and back into files. All synchronous and thread-safe."""
+
+from functions._kit.pictures.decode import Picture, decode
+from functions._kit.pictures.denoise import denoise, estimate_noise
+from functions._kit.pictures.encode import EncodedInfo, encode
+from functions._kit.pictures.formats import (
+    FORMATS,
+    ReadFormat,
+    WriteFormat,
+    readable_formats,
+    sniff,
+    writable_formats,
+)
+from functions._kit.pictures.metadata import Metadata
+from functions._kit.pictures.probe import MAX_PIXELS, PictureInfo, probe
+from functions._kit.pictures.resize import shrink
+from functions._kit.pictures.thumbnail import thumbnail
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "EncodedInfo",
+    "Metadata",
+    "Picture",
+    "PictureInfo",
+    "ReadFormat",
+    "WriteFormat",
+    "decode",
+    "denoise",
+    "encode",
+    "estimate_noise",
+    "probe",
+    "readable_formats",
+    "shrink",
+    "sniff",
+    "thumbnail",
+    "writable_formats",
+]
