@@ -1,4 +1,4 @@
-"""Triton backend `openvino`: runs MODEL/VERSION/model.onnx on the CPU.
+"""Triton backend `openvino`: runs the file `default_model_filename` of a version on the CPU.
 
 Triton hands over batches of requests; each request runs on a free stream of OpenVINO and is
 answered as soon as it is done, so that a slow one never holds the others of its batch.
@@ -11,12 +11,11 @@ Parameters of config.pbtxt, all optional:
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import json
 
 import openvino
 import triton_python_backend_utils as pb_utils
@@ -34,8 +33,8 @@ class TritonPythonModel:
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
-        file = config.get("default_model_filename") or "model.onnx"
-        path = Path(args["model_repository"]) / args["model_version"] / file
+        folder = Path(args["model_repository"]) / args["model_version"]
+        path = folder / config["default_model_filename"]
         streams = int(parameters.get("streams", "1"))
         self._max_tile_pixels = int(parameters.get("max_tile_pixels", "0"))
         self._compiled = compile_model(path, streams, parameters.get("precision", "f32"))

@@ -1,0 +1,208 @@
+"""The port `Inference` over NVIDIA Triton's gRPC protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput, InferResult
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from functions._kit.errors import JobFailed, NereidError, NotFound, RetryJob, Unavailable
+from functions._kit.ports import ServedModel
+
+CHANNEL = [
+    ("grpc.max_send_message_length", -1),  # Triton's own limit holds
+    ("grpc.max_receive_message_length", -1),
+    # gRPC's default waits up to 120 s before it looks again for a server that came back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+# Triton's words for a Python backend whose process has died; it starts another by itself.
+DEAD_BACKEND = "stub process"
+OUT_OF_MEMORY = ("bad_alloc", "out of memory", "cannot allocate", "shared memory")
+
+
+class TritonInference:
+    """Models of one Triton server. Opens its connection in `async with` or `open`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        infer_timeout_s: float = 300.0,
+        load_timeout_s: float = 120.0,
+        status_timeout_s: float = 5.0,
+    ) -> None:
+        """`url` is host:port. An inference's time includes its wait in Triton's queue."""
+        self._url = url
+        self._infer_timeout_s = infer_timeout_s
+        self._load_timeout_s = load_timeout_s
+        self._status_timeout_s = status_timeout_s
+        self._models: dict[str, ServedModel] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._opened: InferenceServerClient | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Make the channel; a server that is away shows at the first call."""
+        self._opened = InferenceServerClient(self._url, channel_args=CHANNEL)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way fail."""
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    @property
+    def _client(self) -> Any:
+        if self._opened is None:
+            raise RuntimeError("TritonInference is not open")
+        return self._opened
+
+    async def healthy(self) -> bool:
+        """Whether the server is ready for requests now."""
+        try:
+            return bool(await self._client.is_server_ready(client_timeout=self._status_timeout_s))
+        except InferenceServerException:
+            return False
+
+    async def model_names(self) -> frozenset[str]:
+        """All models of the server's repository, loaded or not."""
+        index = await self._status(self._client.get_model_repository_index)
+        return frozenset(entry.name for entry in index.models)
+
+    async def model(self, name: str) -> ServedModel:
+        """The newest loaded version, read once; it is loaded first where nothing is.
+
+        Raises `NotFound` (`model_not_found`) where the repository has no such model, and
+        `JobFailed` (`model_not_loadable`) where Triton cannot or must not load it.
+        """
+        known = self._models.get(name)
+        if known is not None:
+            return known
+        async with self._locks[name]:  # one load, however many tasks ask for it
+            if name not in self._models:
+                self._models[name] = await self._read(name)
+            return self._models[name]
+
+    async def infer(
+        self, model: ServedModel, inputs: dict[str, NDArray[Any]], *, priority: int = 2
+    ) -> dict[str, NDArray[Any]]:
+        """Run one request; the arrays that come back are read-only views of the answer.
+
+        A model that the server has lost since, by a restart or a newer version, is loaded again.
+        Raises `JobFailed` (`inference_refused`), `RetryJob` (`inference_failed`), `Unavailable`.
+        """
+        tensors = [_tensor(name, array) for name, array in inputs.items()]
+        try:
+            result = await self._infer(model, tensors, priority)
+        except InferenceServerException as error:
+            if not _is_lost(error):
+                raise _translated(error) from error
+            if self._models.get(model.name) == model:
+                del self._models[model.name]
+            current = await self.model(model.name)
+            try:
+                result = await self._infer(current, tensors, priority)
+            except InferenceServerException as second:
+                raise _translated(second) from second
+        return {output.name: _array(result, output.name) for output in result.get_response().outputs}
+
+    async def _infer(self, model: ServedModel, tensors: list[Any], priority: int) -> InferResult:
+        return await self._client.infer(
+            model.name,
+            tensors,
+            model_version=model.version,
+            priority=priority,
+            client_timeout=self._infer_timeout_s,
+        )
+
+    async def _read(self, name: str) -> ServedModel:
+        if name not in await self.model_names():
+            raise NotFound("model_not_found", f"model: there is no model {name!r}.", field="model")
+        if not await self._status(self._client.is_model_ready, name):
+            await self._load(name)
+        metadata = await self._status(self._client.get_model_metadata, name)
+        version = max(metadata.versions, key=int)
+        answer = await self._status(self._client.get_model_config, name, version)
+        parameters = {key: value.string_value for key, value in answer.config.parameters.items()}
+        return ServedModel(name, version, parameters)
+
+    async def _load(self, name: str) -> None:
+        try:
+            await self._client.load_model(name, client_timeout=self._load_timeout_s)
+        except InferenceServerException as error:
+            if _is_sick(error):
+                raise _translated(error) from error
+            message = f"Triton cannot load the model {name!r}: {error.message()}"
+            raise JobFailed("model_not_loadable", message) from error
+
+    async def _status(self, call: Any, *arguments: str) -> Any:
+        """A call that answers at once or not at all."""
+        answer: Awaitable[Any] = call(*arguments, client_timeout=self._status_timeout_s)
+        try:
+            return await answer
+        except InferenceServerException as error:
+            raise _translated(error) from error
+
+
+def _tensor(name: str, array: NDArray[Any]) -> InferInput:
+    tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(array)  # the one copy that gRPC needs
+    return tensor
+
+
+def _array(result: InferResult, name: str) -> NDArray[Any]:
+    array = result.as_numpy(name)
+    if array is None:
+        raise RetryJob("inference_failed", f"Triton left out the output {name!r}.")
+    return np.asarray(array)
+
+
+def _is_lost(error: InferenceServerException) -> bool:
+    """Whether the server runs and has not loaded this model or this version of it."""
+    message = str(error.message())
+    unknown = "unknown model" in message or "is not ready" in message
+    return unknown and error.status() in ("StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE")
+
+
+def _is_sick(error: InferenceServerException) -> bool:
+    """Whether the server, not the request or the model, is at fault."""
+    message = str(error.message()).lower()
+    if error.status() == "StatusCode.INVALID_ARGUMENT":
+        return any(word in message for word in OUT_OF_MEMORY)
+    return (
+        error.status() in SICK or DEAD_BACKEND in message
+        or any(word in message for word in OUT_OF_MEMORY)
+    )
+
+
+SICK = {
+    "StatusCode.UNAVAILABLE",
+    "StatusCode.DEADLINE_EXCEEDED",
+    "StatusCode.RESOURCE_EXHAUSTED",
+    "StatusCode.CANCELLED",
+}
+
+
+def _translated(error: InferenceServerException) -> NereidError:
+    """Nereid's error for one of Triton's."""
+    message = str(error.message())
+    if _is_sick(error):
+        return Unavailable("triton", f"Triton: {message}")
+    if error.status() == "StatusCode.INVALID_ARGUMENT":
+        return JobFailed("inference_refused", f"Triton refused the request: {message}")
+    return RetryJob("inference_failed", f"Triton failed: {message}")
