@@ -99,7 +99,10 @@ class DataFolder:
         path = self.path / file
         if not path.exists():
             return {}
-        kept = json.loads(path.read_text())
+        try:
+            kept = json.loads(path.read_text())
+        except ValueError:
+            kept = None
         if not isinstance(kept, dict):
             raise Conflict(
                 "data_damaged", f"{path} is not what Nereid wrote: restore or remove it."

@@ -121,7 +121,9 @@ class Process:
         with self.command.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()
-        return "\n".join(lines[-TAIL_LINES:])
+        # Triton draws tables of its options, which say nothing of what went wrong.
+        told = [line for line in lines if line and not line.startswith(("|", "+-"))]
+        return "\n".join(told[-TAIL_LINES:])
 
     def _spawn(self) -> None:
         command = self.command

@@ -40,6 +40,9 @@ class RunningTriton:
 async def start(folder: DataFolder, settings: TritonSettings | None = None) -> RunningTriton:
     """Start Triton on the model repository. Raises `StartError`."""
     settings = settings or TritonSettings()
+    if not settings.repository.is_dir():
+        what = f"There is no model repository {settings.repository}"
+        raise StartError("triton", f"{what}: run `just build-models`.")
     packages = _packages(settings.environment)
     ports = {name: folder.port(f"triton_{name}") for name in ("http", "grpc", "metrics")}
     regions = _shared_memory_prefix(folder)

@@ -1,0 +1,1 @@
+"""What Nereid does: one file, one function."""

@@ -1,0 +1,30 @@
+"""Bases of everything that crosses a wire: strict from outside, tolerant between our own parts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+import uuid_utils
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body that a caller sends: unknown fields are refused."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A body that a caller gets."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message on NATS: unknown fields are ignored, so that versions can meet."""
+
+
+def new_id() -> str:
+    """A UUIDv7: unique, and sorted by its time (RFC 9562)."""
+    return str(uuid_utils.uuid7())
+
+
+def now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,78 @@
+"""How a handler may run. It stands on the handler and is refused at import when it is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCOPES = frozenset(
+    {
+        "media:write", "media:read", "alerts:read", "frames:write", "audio:write",
+        "models:read", "models:write", "system:read", "system:write",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpPolicy:
+    """Who may call an HTTP function, how many at once, and for how long.
+
+    `scope` None makes it public. A request beyond `concurrency` is answered 503 at once.
+    """
+
+    scope: str | None
+    concurrency: int = 512
+    timeout_s: float | None = 30.0
+
+    def __post_init__(self) -> None:
+        if self.scope is not None and self.scope not in SCOPES:
+            raise ValueError(f"unknown scope {self.scope!r}; known: {', '.join(sorted(SCOPES))}")
+        if self.concurrency < 1:
+            raise ValueError("concurrency must be at least 1")
+        if self.timeout_s is not None and self.timeout_s <= 0:
+            raise ValueError("timeout_s must be above 0, or None for streams")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a NATS function takes its messages.
+
+    concurrency    messages handled at once by one process
+    express        further slots that only jobs of high priority may use
+    timeout_s      longest run of one attempt
+    attempts       runs that a job may spend before it goes to the dead letters
+    backoff_s      waits before the second, third, ... attempt (the last one repeats)
+    ack_wait_s     a lease: a worker silent for so long has lost its job to another
+    bands          whether the subject ends in .high, .normal, .low
+    batch          messages handed to one call; above 1 the handler takes a list
+    linger_s       how long a batch waits to fill after its first message
+    """
+
+    concurrency: int = 1
+    express: int = 0
+    timeout_s: float = 60.0
+    attempts: int = 3
+    backoff_s: tuple[float, ...] = (1.0, 5.0, 30.0)
+    ack_wait_s: float = 30.0
+    bands: bool = False
+    batch: int = 1
+    linger_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive = {
+            "concurrency": self.concurrency,
+            "timeout_s": self.timeout_s,
+            "attempts": self.attempts,
+            "ack_wait_s": self.ack_wait_s,
+            "batch": self.batch,
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"{name} must be above 0")
+        if self.express < 0 or (self.express and not self.bands):
+            raise ValueError("express slots need priority bands")
+        if not self.backoff_s or min(self.backoff_s) < 0:
+            raise ValueError("backoff_s needs at least one wait, none below 0")
+
+    def backoff_after(self, attempt: int) -> float:
+        """Seconds to wait after the failure of `attempt` (counted from 1)."""
+        return self.backoff_s[min(attempt, len(self.backoff_s)) - 1]

@@ -1,0 +1,85 @@
+"""How an HTTP function turns a request into a task."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+import msgspec
+
+from functions._kit.errors import Conflict, Unavailable
+from functions._kit.messages import new_id, now
+from functions._kit.ports import Stream, TaskStore
+from functions.tasks.contracts import (
+    STATUS_PATH,
+    Job,
+    Status,
+    Task,
+    TaskAccepted,
+    TaskEvent,
+    event_subject,
+    job_subject,
+)
+
+log = logging.getLogger(__name__)
+
+
+async def claim_task_id(
+    store: TaskStore, client_id: str, key: str | None, body: msgspec.Struct
+) -> str:
+    """A new task's id, or the id that the same Idempotency-Key gave before.
+
+    Raises `Conflict` (code `idempotency_key_reused`) where the key came with another body.
+    """
+    task_id = new_id()
+    if key is None:
+        return task_id
+    fingerprint = hashlib.sha256(msgspec.json.encode(body)).digest()
+    held, task_id = await store.claim(client_id, key, fingerprint, task_id)
+    if held != fingerprint:
+        raise Conflict(
+            "idempotency_key_reused",
+            "Idempotency-Key was used with another body in the last 24 hours; send a new key",
+            field="Idempotency-Key",
+        )
+    return task_id
+
+
+async def submit(stream: Stream, store: TaskStore, job: Job) -> TaskAccepted:
+    """Publish `job`; return when it is durable.
+
+    The job comes first: from then on it cannot be lost. The queued event lets the recorder make
+    the row even if this process dies now; the row written here lets the caller see it at once.
+    Repeating all of it changes nothing.
+    """
+    task = job.task
+    await stream.publish(
+        job_subject(job.steps[0].function, task.priority), job, message_id=task.task_id
+    )
+    queued = TaskEvent(
+        event_id=f"{task.task_id}:queued", task=task, status=Status.QUEUED, at=now()
+    )
+    try:
+        await stream.publish(
+            event_subject(task.task_id), queued, message_id=queued.event_id
+        )
+        await store.record([queued])
+    except Unavailable as error:
+        log.warning("task %s is queued; its row comes later: %s", task.task_id, error)
+    return TaskAccepted(
+        task_id=task.task_id, status=Status.QUEUED, status_url=STATUS_PATH + task.task_id
+    )
+
+
+def new_task(
+    task_id: str, client_id: str, workflow: str, priority: int, callback_url: str | None
+) -> Task:
+    """The fixed facts of a task that begins now."""
+    return Task(
+        task_id=task_id,
+        client_id=client_id,
+        workflow=workflow,
+        priority=priority,
+        created_at=now(),
+        callback_url=callback_url,
+    )

@@ -1,0 +1,103 @@
+"""What the media functions share: workflows, the job, its result, keys in the bucket."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from functions._kit.errors import Unprocessable
+from functions._kit.messages import Message
+from functions.tasks.contracts import Job, Step
+
+Format = Literal["jpeg", "png", "webp", "avif"]
+
+UPSCALE = Step(function="media.upscale", share=0.97)
+THUMBNAIL = Step(function="media.thumbnail", share=0.03)
+
+WORKFLOWS: dict[str, tuple[Step, ...]] = {
+    "nas-photo-processing": (UPSCALE, THUMBNAIL),
+    "professional-photo-processing": (UPSCALE, THUMBNAIL),
+}
+COMING_WORKFLOWS = ("document-processing-pipeline", "video-thumbnail-generation")
+
+PROFESSIONAL_MODEL = "realesrgan-x4plus"
+NAS_MODELS = {
+    1: "realesr-animevideov3-x2",
+    2: "realesr-animevideov3-x2",
+    3: "realesr-animevideov3-x3",
+    4: "realesr-animevideov3-x4",
+}
+"""The best family that answers in reasonable time on a CPU: about 0.6 M parameters, against
+16.7 M of x4plus, which takes some 27 times as long."""
+
+PUBLISHED_SCALES = {
+    "realesr-animevideov3-x2": 2,
+    "realesr-animevideov3-x3": 3,
+    "realesr-animevideov3-x4": 4,
+    "realesrgan-x4plus": 4,
+    "realesrgan-x4plus-anime": 4,
+}
+
+RESERVED_PREFIXES = ("results/", "uploads/", "alerts/", "frames/")
+MAX_KEY_BYTES = 1024
+
+
+class MediaJob(Job, frozen=True, kw_only=True):
+    """One photo on its way through the steps of a workflow."""
+
+    file_path: str
+    model: str
+    scale_factor: int
+    denoise_strength: float
+    format: Format | None
+    quality: int
+    keep_metadata: bool
+    lossless: bool
+
+
+class Thumbnail(Message, frozen=True, kw_only=True):
+    """A small copy of a result."""
+
+    file_path: str
+    width: int
+    height: int
+
+
+class MediaResult(Message, frozen=True, kw_only=True):
+    """What a finished task has made."""
+
+    file_path: str
+    width: int
+    height: int
+    size: int
+    content_type: str
+    sha256: str
+    model: str
+    model_version: str
+
+
+def object_key(path: str, field: str) -> str:
+    """`path` as a key of the bucket, with or without a leading slash.
+
+    Raises `Unprocessable` (code `invalid_file_path`) for what could mean another place than it
+    says: `..`, empty parts, control characters, a backslash, more than 1024 bytes.
+    """
+    key = path.removeprefix("/")
+    parts = key.split("/")
+    if (
+        not key
+        or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES
+        or any(part in {"", ".", ".."} for part in parts)
+        or any(ord(letter) < 32 or letter in "\x7f\\" for letter in key)
+    ):
+        raise Unprocessable(
+            "invalid_file_path",
+            f"{field} must be a path of 1 to {MAX_KEY_BYTES} bytes without '..', empty parts, "
+            "backslashes or control characters",
+            field=field,
+        )
+    return key
+
+
+def result_prefix(task_id: str) -> str:
+    """Where a task's results lie; a second run overwrites the first one's."""
+    return f"results/{task_id}/"

@@ -1,0 +1,1 @@
+"""Who may call, and whether all is well."""

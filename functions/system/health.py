@@ -1,0 +1,58 @@
+"""GET /health/live and /health/ready: is this process alive, can it work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from litestar import Response, get
+
+from functions._kit.http import Port
+from functions._kit.messages import Answer
+from functions._kit.policy import HttpPolicy
+from functions._kit.ports import Probes
+
+PROBE_TIMEOUT_S = 2.0
+
+
+class Alive(Answer, frozen=True, kw_only=True):
+    """This process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(Answer, frozen=True, kw_only=True):
+    """Whether all is well, and each part's state."""
+
+    status: Literal["ready", "not ready"]
+    parts: dict[str, Literal["ok", "unreachable"]]
+
+
+@get("/health/live", summary="Is the process alive", opt={"policy": HttpPolicy(scope=None)})
+async def live() -> Alive:
+    """Always 200 while the event loop turns."""
+    return Alive()
+
+
+@get("/health/ready", summary="Can it work", opt={"policy": HttpPolicy(scope=None)})
+async def ready(probes: Port[Probes]) -> Response[Readiness]:
+    """200, or 503 with the part that is not reachable."""
+    names = list(probes.checks)
+    states = await asyncio.gather(*(_probe(probes, name) for name in names))
+    well = all(states)
+    body = Readiness(
+        status="ready" if well else "not ready",
+        parts={
+            name: "ok" if state else "unreachable"
+            for name, state in zip(names, states, strict=True)
+        },
+    )
+    return Response(body, status_code=200 if well else 503)
+
+
+async def _probe(probes: Probes, name: str) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            return await probes.checks[name]()
+    except TimeoutError:
+        return False

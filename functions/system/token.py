@@ -1,0 +1,99 @@
+"""POST /api/v1/auth/token: client credentials for a bearer token (RFC 6749, section 4.4)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+from litestar import Response, post
+from litestar.openapi.spec import OpenAPIType, Schema
+from msgspec import Meta
+
+from functions._kit.errors import RequestError, Unauthenticated, Unprocessable
+from functions._kit.http import HttpRequest, Port
+from functions._kit.messages import Answer, Request
+from functions._kit.policy import HttpPolicy
+from functions._kit.ports import ClientStore, TokenIssuer
+from functions._kit.secrets import verify_secret
+
+MAX_BODY_BYTES = 8192
+
+
+class TokenRequest(Request, frozen=True, kw_only=True):
+    """A client's id and secret."""
+
+    client_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    client_secret: Annotated[str, Meta(min_length=1, max_length=256)]
+    grant_type: Literal["client_credentials"]
+
+
+class Token(Answer, frozen=True, kw_only=True):
+    """A bearer token and what it allows."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+    scope: str
+
+
+_BODY = Schema(
+    type=OpenAPIType.OBJECT,
+    required=["client_id", "client_secret", "grant_type"],
+    properties={
+        "client_id": Schema(type=OpenAPIType.STRING),
+        "client_secret": Schema(type=OpenAPIType.STRING),
+        "grant_type": Schema(type=OpenAPIType.STRING, enum=["client_credentials"]),
+    },
+)
+
+
+@post(
+    "/api/v1/auth/token",
+    status_code=200,
+    summary="Get a bearer token",
+    opt={
+        "policy": HttpPolicy(scope=None, concurrency=64),
+        "rate_limited": True,
+        "openapi_body": {
+            "application/json": _BODY,
+            "application/x-www-form-urlencoded": _BODY,
+        },
+    },
+)
+async def token(
+    request: HttpRequest, clients: Port[ClientStore], tokens: Port[TokenIssuer]
+) -> Response[Token]:
+    """JSON or form. A wrong secret and an unknown id get the same answer in the same time."""
+    asked = await _read(request)
+    client = await clients.find(asked.client_id)
+    if not await verify_secret(asked.client_secret, client.secret_hash if client else None):
+        raise Unauthenticated("invalid_client", "client_id or client_secret is wrong")
+    assert client is not None  # noqa: S101 - a verified secret belongs to a client
+    return Response(
+        Token(
+            access_token=tokens.issue(client),
+            token_type="Bearer",  # noqa: S106 - the scheme's name
+            expires_in=tokens.lifetime_s,
+            scope=" ".join(sorted(client.scopes)),
+        ),
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def _read(request: HttpRequest) -> TokenRequest:
+    body = await request.body()
+    if len(body) > MAX_BODY_BYTES:
+        raise Unprocessable("body_too_large", f"the body may have {MAX_BODY_BYTES} bytes at most")
+    form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    try:
+        if form:
+            pairs = dict(parse_qsl(body.decode(), strict_parsing=True))
+            return msgspec.convert(pairs, TokenRequest)
+        return msgspec.json.decode(body, type=TokenRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise RequestError(
+            "invalid_request",
+            f"the body must be client_id, client_secret and grant_type=client_credentials: {error}",
+            field="body",
+        ) from error

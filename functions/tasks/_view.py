@@ -1,0 +1,71 @@
+"""How a task looks from outside, and who may look."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from functions._kit.errors import NotFound
+from functions._kit.http import Principal, valid_task_id
+from functions._kit.messages import Answer
+from functions._kit.ports import Objects, TaskStore
+from functions.tasks.contracts import Status, TaskError, TaskRow
+
+
+class TaskView(Answer, frozen=True, kw_only=True):
+    """A task as its client sees it."""
+
+    task_id: str
+    status: Status
+    progress: float
+    workflow: str
+    priority: int
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    result: dict[str, Any] | None
+    error: TaskError | None
+
+
+async def own_task(store: TaskStore, principal: Principal, task_id: str) -> TaskRow:
+    """The caller's task. Raises `NotFound` for one that is absent or another client's."""
+    row = await store.get(valid_task_id(task_id))
+    if row is None or principal.sees not in {None, row.task.client_id}:
+        raise NotFound("task_not_found", f"no task {task_id[:64]!r}", field="task_id")
+    return row
+
+
+def view(row: TaskRow, result: dict[str, Any] | None) -> TaskView:
+    """`row` without what is nobody's business."""
+    return TaskView(
+        task_id=row.task.task_id,
+        status=row.status,
+        progress=round(row.progress, 4),
+        workflow=row.task.workflow,
+        priority=row.task.priority,
+        attempts=row.attempts,
+        created_at=row.task.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        result=result,
+        error=row.error,
+    )
+
+
+async def with_urls(
+    result: dict[str, Any] | None, objects: Objects, lifetime_s: int
+) -> dict[str, Any] | None:
+    """`result` with a presigned `url` beside every `file_path` in it."""
+    if result is None:
+        return None
+    full = dict(result)
+    if "file_path" in full:
+        full["url"] = await objects.presign(full["file_path"], expires_s=lifetime_s)
+    for name, value in result.items():
+        if isinstance(value, list):
+            full[name] = [
+                await with_urls(item, objects, lifetime_s) if isinstance(item, dict) else item
+                for item in value
+            ]
+    return full

@@ -1,0 +1,144 @@
+"""Tasks: what takes time, from the 202 to its final state. Shared by every domain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from functions._kit.messages import Answer, Message
+
+
+class Status(StrEnum):
+    """A task only moves forward: queued, processing, then one final state."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def rank(self) -> int:
+        """0 queued, 1 processing, 2 final."""
+        return {"queued": 0, "processing": 1}.get(self.value, 2)
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow."""
+        return self.rank == 2
+
+
+class TaskError(Message):
+    """Why a task failed: a stable word and a sentence."""
+
+    code: str
+    message: str
+
+
+class Step(Message):
+    """One function on a task's way, and the share of the task's progress that it makes."""
+
+    function: str
+    share: float
+
+
+class Task(Message):
+    """What is fixed about a task from its first moment."""
+
+    task_id: str
+    client_id: str
+    workflow: str
+    priority: int
+    created_at: datetime
+    callback_url: str | None = None
+
+
+class Job(Message):
+    """A task at one of its steps, on `jobs.<function>.<band>`. Domains add their own fields."""
+
+    task: Task
+    steps: tuple[Step, ...]
+    """This step first, then those still to come."""
+    done: float = 0.0
+    """Share of the task that earlier steps have finished."""
+    result: dict[str, Any] = {}
+    """What earlier steps have found; each step's answer is added."""
+
+
+class TaskEvent(Message):
+    """A fact about a task, on `events.task.<id>`."""
+
+    event_id: str
+    task: Task
+    status: Status
+    at: datetime
+    progress: float = 0.0
+    attempts: int = 0
+    result: dict[str, Any] | None = None
+    error: TaskError | None = None
+
+
+class TaskRow(Message):
+    """A task as the database has it."""
+
+    task: Task
+    status: Status
+    progress: float
+    attempts: int
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    result: dict[str, Any] | None = None
+    error: TaskError | None = None
+    final_event_id: str | None = None
+
+
+class TaskAccepted(Answer):
+    """The answer to a request that became a task."""
+
+    task_id: str
+    status: Status
+    status_url: str
+
+
+class WebhookJob(Message):
+    """A final state to be told to the task's callback_url."""
+
+    row: TaskRow
+
+
+class DeadLetter(Message):
+    """A job that ran out of attempts, or a message that nobody can read."""
+
+    subject: str
+    function: str
+    code: str
+    message: str
+    attempts: int
+    at: datetime
+    payload: bytes
+
+
+WEBHOOK_SUBJECT = "jobs.tasks.webhook"
+STATUS_PATH = "/api/v1/media/processingTasks/"
+HIGH, NORMAL, LOW = "high", "normal", "low"
+
+
+def band(priority: int) -> str:
+    """The subject's last word for a priority of 1 (least) to 10."""
+    return HIGH if priority >= 8 else NORMAL if priority >= 4 else LOW
+
+
+def job_subject(function: str, priority: int) -> str:
+    """Where a job of `function` is published."""
+    return f"jobs.{function}.{band(priority)}"
+
+
+def event_subject(task_id: str) -> str:
+    """Where a task's events are published."""
+    return f"events.task.{task_id}"
+
+
+def final_id(task_id: str) -> str:
+    """The message id that all final events of a task share: the stream keeps the first."""
+    return f"{task_id}:final"

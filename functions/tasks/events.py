@@ -1,0 +1,128 @@
+"""GET /api/v1/media/processingTasks/{task_id}/events: a task's life, live, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import msgspec
+from litestar import get
+from litestar.params import FromPath, HeaderParameter
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from functions._kit.http import Port, Principal
+from functions._kit.policy import HttpPolicy
+from functions._kit.ports import Limits, Objects, Record, Stream, TaskStore
+from functions.tasks.contracts import STATUS_PATH, TaskEvent, TaskRow, event_subject
+from functions.tasks._view import own_task, with_urls
+
+HEARTBEAT_S = 15.0
+"""A comment this often keeps proxies from closing a quiet stream (WHATWG HTML, 9.2.7)."""
+
+_decode = msgspec.json.Decoder(TaskEvent).decode
+
+
+@get(
+    STATUS_PATH + "{task_id:str}/events",
+    summary="Follow a task",
+    media_type="text/event-stream",
+    opt={"policy": HttpPolicy(scope="media:read", timeout_s=None)},
+)
+async def events(
+    task_id: FromPath[str],
+    principal: Port[Principal],
+    store: Port[TaskStore],
+    stream: Port[Stream],
+    objects: Port[Objects],
+    limits: Port[Limits],
+    last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
+) -> ServerSentEvent:
+    """Events from the first, or after `Last-Event-ID`, until the final one.
+
+    The ids are the stream's sequence numbers, so a client that comes back misses nothing.
+    """
+    row = await own_task(store, principal, task_id)
+    after = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else 0
+    subject = event_subject(row.task.task_id)
+    if row.status.final and await stream.last(subject) is None:
+        return ServerSentEvent(_only(row, objects, limits))
+    return ServerSentEvent(_follow(stream, subject, after, objects, limits))
+
+
+async def _follow(
+    stream: Stream, subject: str, after: int, objects: Objects, limits: Limits
+) -> AsyncIterator[ServerSentEventMessage]:
+    highest = -1.0
+    async for record in _with_heartbeats(stream.follow(subject, after=after)):
+        if record is None:
+            yield ServerSentEventMessage(data=None, comment="still here")
+            continue
+        event = _decode(record.data)
+        # a second run after a crash begins again at 0; the client never sees it go back
+        highest = max(highest, event.progress)
+        yield ServerSentEventMessage(
+            id=record.sequence,
+            event=event.status.value,
+            data=await _payload(event, highest, objects, limits),
+        )
+        if event.status.final:
+            return
+
+
+async def _payload(event: TaskEvent, progress: float, objects: Objects, limits: Limits) -> str:
+    body: dict[str, Any] = {
+        "task_id": event.task.task_id,
+        "status": event.status,
+        "progress": round(progress, 4),
+        "attempts": event.attempts,
+        "at": event.at,
+    }
+    if event.result is not None:
+        body["result"] = await with_urls(event.result, objects, limits.url_lifetime_s)
+    if event.error is not None:
+        body["error"] = event.error
+    return msgspec.json.encode(body).decode()
+
+
+async def _only(
+    row: TaskRow, objects: Objects, limits: Limits
+) -> AsyncIterator[ServerSentEventMessage]:
+    """The final event of a task whose events the stream has let go."""
+    event = TaskEvent(
+        event_id=row.final_event_id or "",
+        task=row.task,
+        status=row.status,
+        at=row.finished_at or row.task.created_at,
+        progress=row.progress,
+        attempts=row.attempts,
+        result=row.result,
+        error=row.error,
+    )
+    yield ServerSentEventMessage(
+        event=event.status.value, data=await _payload(event, row.progress, objects, limits)
+    )
+
+
+async def _with_heartbeats(records: AsyncIterator[Record]) -> AsyncIterator[Record | None]:
+    """`records`, with a None whenever `HEARTBEAT_S` pass without one."""
+    pending: asyncio.Task[Record] | None = None
+    try:
+        while True:
+            pending = pending or asyncio.ensure_future(anext(records))  # type: ignore[arg-type]
+            done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT_S)
+            if not done:
+                yield None
+                continue
+            finished, pending = pending, None
+            try:
+                yield finished.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        if pending is not None:
+            pending.cancel()
+        aclose = getattr(records, "aclose", None)
+        if aclose is not None:
+            await asyncio.gather(*([pending] if pending else []), return_exceptions=True)
+            await aclose()

@@ -1,0 +1,190 @@
+"""The port `Stream` over NATS JetStream, and the streams that Nereid keeps there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import (
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+from functions._kit.errors import QueueFull, Unavailable
+from functions._kit.ports import Receipt, Record
+
+log = logging.getLogger(__name__)
+
+PUBLISH_TIMEOUT_S = 5.0
+FULL = {10077, 10047}
+"""JetStream's error codes for a stream, or its store, at the limit."""
+
+_unreachable = (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What the operator sets of the streams."""
+
+    replicas: int = 1
+    jobs_max_messages: int = 1_000_000
+
+
+def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
+    """JOBS (each job once, refused when full), EVENTS (facts, a week), DEAD (kept)."""
+    hours = lambda n: timedelta(hours=n).total_seconds()  # noqa: E731
+    return [
+        StreamConfig(
+            name="JOBS",
+            subjects=["jobs.>"],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            max_msgs=limits.jobs_max_messages,
+            num_replicas=limits.replicas,
+            duplicate_window=hours(1),
+        ),
+        StreamConfig(
+            name="EVENTS",
+            subjects=["events.>"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_age=hours(7 * 24),
+            num_replicas=limits.replicas,
+            duplicate_window=hours(2),
+            allow_direct=True,
+        ),
+        StreamConfig(
+            name="DEAD",
+            subjects=["dead.>"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            num_replicas=limits.replicas,
+            duplicate_window=hours(1),
+        ),
+    ]
+
+
+async def connect(url: str, *, name: str) -> Client:
+    """Connect for good: after the first success, a lost server is awaited for ever."""
+
+    async def on_error(error: Exception) -> None:
+        log.warning("NATS: %s", error or type(error).__name__)
+
+    try:
+        return await nats.connect(
+            url,
+            name=name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            error_cb=on_error,
+            allow_reconnect=True,
+        )
+    except _unreachable as error:
+        raise Unavailable("queue", f"NATS cannot be reached: {error!r}") from error
+
+
+async def ensure_streams(client: Client, limits: StreamLimits) -> None:
+    """Create the streams, or bring them up to date; safe from several processes at once."""
+    js = client.jetstream()
+    for config in stream_configs(limits):
+        try:
+            await js.add_stream(config)
+        except nats.js.errors.BadRequestError:
+            await js.update_stream(config)
+
+
+class JetStream:
+    """Durable publishing and reading. One for a process; `client` is shared with the worker."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._js: JetStreamContext = client.jetstream(timeout=PUBLISH_TIMEOUT_S)
+
+    async def publish(
+        self, subject: str, message: msgspec.Struct, *, message_id: str | None = None
+    ) -> Receipt:
+        """See `Stream.publish`."""
+        return await self.publish_bytes(
+            subject, msgspec.json.encode(message), message_id=message_id
+        )
+
+    async def publish_bytes(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        message_id: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Receipt:
+        """`publish` for a message that is encoded already."""
+        headers = dict(headers or {})
+        if message_id is not None:
+            headers["Nats-Msg-Id"] = message_id
+        try:
+            ack = await self._js.publish(subject, data, headers=headers or None)
+        except nats.js.errors.APIError as error:
+            if error.err_code in FULL or "maximum" in (error.description or ""):
+                raise QueueFull("the queue is full; try again later") from error
+            raise Unavailable("queue", f"JetStream refused the message: {error}") from error
+        except _unreachable as error:
+            raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
+        return Receipt(sequence=ack.seq, duplicate=bool(ack.duplicate))
+
+    async def last(self, subject: str) -> Record | None:
+        """See `Stream.last`."""
+        try:
+            message = await self._js.get_last_msg(_stream_of(subject), subject, direct=False)
+        except nats.js.errors.NotFoundError:
+            return None
+        except _unreachable as error:
+            raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
+        return Record(message.seq or 0, subject, message.data or b"")
+
+    async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[Record]:
+        """See `Stream.follow`. An ordered consumer: gaps are noticed and read again."""
+        try:
+            subscription = await self._js.subscribe(
+                subject,
+                stream=_stream_of(subject),
+                ordered_consumer=True,
+                config=ConsumerConfig(
+                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1
+                ),
+            )
+        except _unreachable as error:
+            raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
+        try:
+            async for message in subscription.messages:
+                yield Record(message.metadata.sequence.stream, message.subject, message.data)
+        finally:
+            if not self.client.is_closed:
+                await subscription.unsubscribe()
+
+    async def healthy(self) -> bool:
+        """See `Stream.healthy`."""
+        try:
+            await self._js.account_info()
+        except _unreachable:
+            return False
+        return self.client.is_connected
+
+
+def _stream_of(subject: str) -> str:
+    return {"jobs": "JOBS", "events": "EVENTS", "dead": "DEAD"}[subject.partition(".")[0]]

@@ -1,0 +1,182 @@
+"""The port `TaskStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from functions._kit.ports import Page
+from functions.tasks.contracts import Status, Task, TaskError, TaskEvent, TaskRow
+from gateway.adapters.tables.database import Database
+
+_RECORD = """
+INSERT INTO tasks AS t (task_id, client_id, workflow, priority, status, rank, progress, attempts,
+                        created_at, started_at, finished_at, callback_url, result, error,
+                        final_event_id)
+SELECT * FROM unnest(
+    %(task_id)s::uuid[], %(client_id)s::text[], %(workflow)s::text[], %(priority)s::smallint[],
+    %(status)s::text[], %(rank)s::smallint[], %(progress)s::real[], %(attempts)s::int[],
+    %(created_at)s::timestamptz[], %(started_at)s::timestamptz[], %(finished_at)s::timestamptz[],
+    %(callback_url)s::text[], %(result)s::jsonb[], %(error)s::jsonb[], %(final_event_id)s::text[])
+ON CONFLICT (task_id) DO UPDATE SET
+    status = excluded.status,
+    rank = excluded.rank,
+    progress = greatest(t.progress, excluded.progress),
+    attempts = greatest(t.attempts, excluded.attempts),
+    started_at = least(t.started_at, excluded.started_at),
+    finished_at = excluded.finished_at,
+    result = excluded.result,
+    error = excluded.error,
+    final_event_id = excluded.final_event_id
+WHERE t.rank < 2 AND excluded.rank >= t.rank
+"""
+_COLUMNS = """task_id, client_id, workflow, priority, status, progress, attempts, created_at,
+    started_at, finished_at, callback_url, result, error, final_event_id"""
+
+
+class TaskTable:
+    """One row a task."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, events: Sequence[TaskEvent]) -> None:
+        """See `TaskStore.record`."""
+        rows = [_row(group) for group in _by_task(events)]
+        if not rows:
+            return
+        # one order in every process, so that two of them never wait for each other in a ring
+        rows.sort(key=lambda row: row["task_id"])
+        await self._database.fetch(
+            _RECORD, {name: [row[name] for row in rows] for name in rows[0]}
+        )
+
+    async def finished_by(self, event_ids: Sequence[str]) -> list[TaskRow]:
+        """See `TaskStore.finished_by`."""
+        found = await self._database.fetch(
+            f"SELECT {_COLUMNS} FROM tasks WHERE task_id = ANY(%s::uuid[]) "
+            "AND final_event_id = ANY(%s)",
+            [[event_id.partition(":")[0] for event_id in event_ids], list(event_ids)],
+        )
+        return [_task_row(row) for row in found]
+
+    async def get(self, task_id: str) -> TaskRow | None:
+        """See `TaskStore.get`."""
+        found = await self._database.fetch(
+            f"SELECT {_COLUMNS} FROM tasks WHERE task_id = %s", [task_id]
+        )
+        return _task_row(found[0]) if found else None
+
+    async def page(
+        self,
+        *,
+        client_id: str | None,
+        status: Status | None,
+        workflow: str | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page:
+        """See `TaskStore.page`."""
+        wanted = {
+            "client_id = %s": client_id,
+            "status = %s": status.value if status else None,
+            "workflow = %s": workflow,
+            "task_id < %s": cursor,
+        }
+        given = {clause: value for clause, value in wanted.items() if value is not None}
+        where = " AND ".join(given) or "TRUE"
+        found = await self._database.fetch(
+            f"SELECT {_COLUMNS} FROM tasks WHERE {where} ORDER BY task_id DESC LIMIT %s",
+            [*given.values(), limit + 1],
+        )
+        rows = [_task_row(row) for row in found[:limit]]
+        return Page(rows, rows[-1].task.task_id if len(found) > limit else None)
+
+    async def claim(
+        self, client_id: str, key: str, fingerprint: bytes, task_id: str
+    ) -> tuple[bytes, str]:
+        """See `TaskStore.claim`."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                """INSERT INTO idempotency_keys AS k (client_id, key, fingerprint, task_id)
+                   VALUES (%s, %s, %s, %s)
+                   ON CONFLICT (client_id, key) DO UPDATE
+                   SET fingerprint = excluded.fingerprint, task_id = excluded.task_id,
+                       created_at = now()
+                   WHERE k.created_at < now() - interval '24 hours'""",
+                [client_id, key, fingerprint, task_id],
+            )
+            cursor = await connection.execute(
+                "SELECT fingerprint, task_id FROM idempotency_keys "
+                "WHERE client_id = %s AND key = %s",
+                [client_id, key],
+            )
+            (row,) = await cursor.fetchall()
+        return bytes(row["fingerprint"]), str(row["task_id"])
+
+    async def healthy(self) -> bool:
+        """See `TaskStore.healthy`."""
+        return await self._database.healthy()
+
+
+def _by_task(events: Sequence[TaskEvent]) -> list[list[TaskEvent]]:
+    groups: dict[str, list[TaskEvent]] = {}
+    for event in events:
+        groups.setdefault(event.task.task_id, []).append(event)
+    return list(groups.values())
+
+
+def _row(events: list[TaskEvent]) -> dict[str, Any]:
+    """What the events of one task amount to: one statement may touch a row once only.
+
+    The first of the highest rank decides, so the first final event wins here as in the table.
+    """
+    top = max(event.status.rank for event in events)
+    last = [e for e in events if e.status.rank == top][0 if top == 2 else -1]
+    started = [e.at for e in events if e.status is Status.PROCESSING]
+    return {
+        "task_id": last.task.task_id,
+        "client_id": last.task.client_id,
+        "workflow": last.task.workflow,
+        "priority": last.task.priority,
+        "status": last.status.value,
+        "rank": last.status.rank,
+        "progress": 1.0 if last.status is Status.COMPLETED else max(e.progress for e in events),
+        "attempts": max(e.attempts for e in events),
+        "created_at": last.task.created_at,
+        "started_at": min(started) if started else None,
+        "finished_at": last.at if last.status.final else None,
+        "callback_url": last.task.callback_url,
+        "result": _json(last.result),
+        "error": _json(last.error),
+        "final_event_id": last.event_id if last.status.final else None,
+    }
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+def _task_row(row: dict[str, Any]) -> TaskRow:
+    return TaskRow(
+        task=Task(
+            task_id=str(row["task_id"]),
+            client_id=row["client_id"],
+            workflow=row["workflow"],
+            priority=row["priority"],
+            created_at=row["created_at"],
+            callback_url=row["callback_url"],
+        ),
+        status=Status(row["status"]),
+        progress=row["progress"],
+        attempts=row["attempts"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        result=row["result"],
+        error=msgspec.convert(row["error"], TaskError) if row["error"] else None,
+        final_event_id=row["final_event_id"],
+    )
+
+

@@ -1,0 +1,34 @@
+"""`nereid up`."""
+
+from __future__ import annotations
+
+import click
+
+from gateway.processes import stopped_by_signals
+from gateway.settings import Settings
+from gateway.system import running_system
+
+
+async def run_up(settings: Settings) -> None:
+    """Run the whole system until SIGINT or SIGTERM."""
+    with stopped_by_signals() as stop:
+        async with running_system(settings, report) as system:
+            click.echo(f"ready {system.url}")
+            if not await _has_clients(system.settings):
+                click.echo("no clients yet: nereid clients add NAME", err=True)
+            await stop.wait()
+            click.echo("stopping", err=True)
+
+
+def report(name: str, seconds: float | None) -> None:
+    """One line for each part that is ready, or has died."""
+    said = "died, starting it again" if seconds is None else f"ready after {seconds:.1f} s"
+    click.echo(f"{name:<9} {said}", err=True)
+
+
+async def _has_clients(settings: Settings) -> bool:
+    from gateway.adapters.tables import ClientTable, open_database
+    from gateway.runtime import required
+
+    async with open_database(required(settings, "database_url"), max_connections=1) as database:
+        return bool(await ClientTable(database).all())

@@ -1,0 +1,65 @@
+"""Holds every HTTP handler to its policy: who, how many at once, how long."""
+
+from __future__ import annotations
+
+import asyncio
+
+from litestar.datastructures import Headers
+from litestar.enums import ScopeType
+from litestar.handlers import HTTPRouteHandler
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from functions._kit.errors import Forbidden, Unavailable
+from functions._kit.policy import HttpPolicy
+from gateway.auth import Authenticator
+
+DOCUMENTATION = HttpPolicy(scope=None)
+"""The policy of the API's own documentation, the only routes that are not functions."""
+
+
+class PolicyMiddleware(ASGIMiddleware):
+    """Authenticates, checks the scope, takes a slot, sets the deadline."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._running: dict[str, int] = {}
+
+    async def handle(
+        self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp
+    ) -> None:
+        """Raises `Unauthenticated`, `Forbidden`, or `Unavailable` (code `busy`, `too_slow`)."""
+        handler = scope["route_handler"]
+        policy = handler.opt.get("policy", DOCUMENTATION)
+        if policy.scope is not None:
+            headers = {name: value for name, value in Headers.from_scope(scope).items()}
+            scope["user"] = principal = await self._authenticator.authenticate(headers)
+            if policy.scope not in principal.scopes:
+                raise Forbidden(
+                    "scope_missing", f"this needs the scope {policy.scope!r}", field="scope"
+                )
+        name = str(handler)
+        if isinstance(handler, HTTPRouteHandler):
+            name = handler.handler_name
+        if self._running.get(name, 0) >= policy.concurrency:
+            raise _Busy(f"{policy.concurrency} requests of this kind run already")
+        self._running[name] = self._running.get(name, 0) + 1
+        try:
+            async with asyncio.timeout(policy.timeout_s):
+                await next_app(scope, receive, send)
+        except TimeoutError as error:
+            raise Unavailable(
+                "function", f"no answer within {policy.timeout_s} s; try again later"
+            ) from error
+        finally:
+            self._running[name] -= 1
+
+
+class _Busy(Unavailable):
+    retry_after_s = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("function", message)
+        self.code = "busy"

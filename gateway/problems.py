@@ -1,0 +1,111 @@
+"""Errors as `application/problem+json` (RFC 9457) with a stable `code`."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import ExceptionHandlersMap
+
+from functions._kit.errors import NereidError, RequestError, TooManyRequests, Unavailable
+from functions._kit.http import HttpRequest
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+CODES = {
+    400: "invalid_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    429: "too_many_requests",
+}
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: dict[str, str] | None = None,
+    **extra: Any,
+) -> Response[dict[str, Any]]:
+    """A problem document; `extra` members that are None are left out."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **{name: value for name, value in extra.items() if value is not None},
+    }
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers or {})
+
+
+def _ours(_: HttpRequest, error: NereidError) -> Response[dict[str, Any]]:
+    headers: dict[str, str] = {}
+    if isinstance(error, Unavailable | TooManyRequests):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, RequestError):
+        if error.status == 401:
+            headers["WWW-Authenticate"] = 'Bearer realm="nereid"'
+        return problem(
+            error.status, error.code, error.message, headers=headers, field=error.field
+        )
+    if isinstance(error, Unavailable):
+        log.warning("%s: %s", error.code, error.message)
+        return problem(503, error.code, error.message, headers=headers)
+    return problem(422, error.code, error.message)
+
+
+def _invalid(request: HttpRequest, error: ValidationException) -> Response[dict[str, Any]]:
+    """What Litestar and msgspec found wrong, each with its field and rule."""
+    errors = [
+        {"field": item.get("key") or item.get("source") or "body", "message": item["message"]}
+        for item in (error.extra if isinstance(error.extra, list) else [])
+        if isinstance(item, dict) and "message" in item
+    ]
+    rules = "; ".join(f"{item['field']}: {item['message']}" for item in errors) or error.detail
+    return problem(
+        400,
+        "invalid_request",
+        _short(rules),
+        field=str(errors[0]["field"]) if errors else None,
+        errors=errors or None,
+    )
+
+
+def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]]:
+    status = error.status_code
+    if status >= 500:
+        return _unexpected(request, error)
+    detail = {
+        404: "there is nothing at this path; GET /schema lists what there is",
+        405: f"{request.method} is not allowed here",
+    }.get(status, _short(error.detail))
+    return problem(
+        status, CODES.get(status, "invalid_request"), detail, headers=dict(error.headers or {})
+    )
+
+
+def _unexpected(request: HttpRequest, error: Exception) -> Response[dict[str, Any]]:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(500, "internal_error", "an error of ours; it has been logged")
+
+
+def _short(text: str, limit: int = 500) -> str:
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+HANDLERS: ExceptionHandlersMap = {
+    NereidError: _ours,
+    ValidationException: _invalid,
+    HTTPException: _http,
+    Exception: _unexpected,
+}  # type: ignore[dict-item]

@@ -1,0 +1,87 @@
+"""`nereid serve` and `nereid work`: the two kinds of process that run functions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import uvicorn
+
+from gateway.asgi import create_app
+from gateway.registry import discover, select
+from gateway.runtime import open_runtime
+from gateway.settings import Settings
+from gateway.worker import Worker
+
+log = logging.getLogger(__name__)
+
+READY = "ready"
+STOP_GRACE_S = 10
+
+
+async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
+    """Answer HTTP until SIGINT or SIGTERM; open requests are finished."""
+    functions = [f for f in select(discover(), only) if f.routes]
+    async with open_runtime(settings, name="nereid-serve") as runtime:
+        app = create_app(
+            functions,
+            runtime.by_name(),
+            runtime.authenticator,
+            token_requests_per_minute=settings.token_requests_per_minute,
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=STOP_GRACE_S,
+                lifespan="on",
+            )
+        )
+        await server.serve()
+
+
+async def work(settings: Settings, only: Sequence[str] = ()) -> None:
+    """Take messages until SIGINT or SIGTERM, then drain."""
+    functions = [f for f in select(discover(), only) if f.consumers]
+    async with open_runtime(settings, name="nereid-work") as runtime:
+        worker = Worker(
+            functions,
+            runtime.by_type(),
+            runtime.stream,
+            runtime.probes,
+            scratch=runtime.scratch,
+            drain_s=settings.drain_s,
+        )
+        ready = asyncio.Event()
+        with stopped_by_signals() as stop:
+            telling = asyncio.create_task(_tell(ready, [f.name for f in functions]))
+            try:
+                await worker.run(stop, ready)
+            finally:
+                telling.cancel()
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGINT and SIGTERM set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _tell(ready: asyncio.Event, names: list[str]) -> None:
+    await ready.wait()
+    print(READY, *names, flush=True)  # noqa: T201 - what `nereid up` and people wait for

@@ -1,0 +1,141 @@
+"""Opens the ports over the real servers, and closes them backwards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from functions._kit.ports import (
+    ClientStore,
+    Inference,
+    Limits,
+    Objects,
+    Probes,
+    Stream,
+    TaskStore,
+    TokenIssuer,
+)
+from gateway.adapters.inference import TritonInference
+from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
+from gateway.adapters.objects import S3Address, open_objects
+from gateway.adapters.tables import ClientTable, TaskTable, open_database
+from gateway.auth import Authenticator, Tokens
+from gateway.settings import Settings, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything that a gateway or a worker runs on."""
+
+    stream: JetStream
+    objects: Objects
+    inference: Inference
+    tasks: TaskTable
+    clients: ClientTable
+    limits: Limits
+    tokens: Tokens
+    authenticator: Authenticator
+    scratch: Path
+
+    @property
+    def probes(self) -> Mapping[str, Callable[[], Awaitable[bool]]]:
+        """Health checks by the name that `Unavailable.backend` uses."""
+        return {
+            "queue": self.stream.healthy,
+            "s3": self.objects.healthy,
+            "database": self.tasks.healthy,
+            "triton": self.inference.healthy,
+        }
+
+    def by_name(self) -> dict[str, Any]:
+        """Ports for HTTP handlers, by parameter name."""
+        return {
+            "stream": self.stream,
+            "objects": self.objects,
+            "inference": self.inference,
+            "store": self.tasks,
+            "clients": self.clients,
+            "tokens": self.tokens,
+            "limits": self.limits,
+            "probes": Probes(self.probes),
+            "scratch": self.scratch,
+        }
+
+    def by_type(self) -> dict[type, Any]:
+        """Ports for NATS handlers, by the type they ask for."""
+        return {
+            Stream: self.stream,
+            Objects: self.objects,
+            Inference: self.inference,
+            TaskStore: self.tasks,
+            ClientStore: self.clients,
+            TokenIssuer: self.tokens,
+            Limits: self.limits,
+        }
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtime]:
+    """Connect to every server. Raises `SettingsError` for an address that is missing."""
+    secret = required(settings, "token_secret")
+    scratch = settings.scratch_dir.absolute()
+    scratch.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        client = await connect(required(settings, "nats_url"), name=name)
+        stack.push_async_callback(client.close)
+        await ensure_streams(
+            client, StreamLimits(settings.stream_replicas, settings.jobs_max_messages)
+        )
+        database = await stack.enter_async_context(
+            open_database(required(settings, "database_url"))
+        )
+        objects = await stack.enter_async_context(open_objects(s3_address(settings)))
+        inference = await stack.enter_async_context(
+            TritonInference(
+                required(settings, "triton_url"), infer_timeout_s=settings.inference_timeout_s
+            )
+        )
+        clients = ClientTable(database)
+        tokens = Tokens(secret, settings.token_lifetime_s)
+        yield Runtime(
+            stream=JetStream(client),
+            objects=objects,
+            inference=inference,
+            tasks=TaskTable(database),
+            clients=clients,
+            limits=Limits(
+                max_upload_bytes=settings.max_upload_bytes,
+                max_pixels=settings.max_pixels,
+                allow_private_callbacks=settings.allow_private_callbacks,
+                webhook_secret=required(settings, "webhook_secret").encode(),
+            ),
+            tokens=tokens,
+            authenticator=Authenticator(clients, tokens, secret),
+            scratch=scratch,
+        )
+
+
+def s3_address(settings: Settings) -> S3Address:
+    """Where S3 is, from the settings."""
+    return S3Address(
+        endpoint=required(settings, "s3_endpoint"),
+        access_key=required(settings, "s3_access_key"),
+        secret_key=required(settings, "s3_secret_key"),
+        bucket=settings.s3_bucket,
+        region=settings.s3_region,
+        public_endpoint=settings.s3_public_endpoint,
+    )
+
+
+def required(settings: Settings, name: str) -> str:
+    """A setting that has no default. Raises `SettingsError` with the ways out."""
+    value = getattr(settings, name)
+    if value is None:
+        raise SettingsError(
+            f"NEREID_{name.upper()} is not set, and no `nereid up` runs on the data folder "
+            f"{settings.data}: set it, start `nereid up`, or name its folder with --data"
+        )
+    return str(value)

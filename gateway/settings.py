@@ -1,0 +1,135 @@
+"""Settings: `NEREID_*` variables over one TOML file over defaults; unknown names are refused."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PREFIX = "NEREID_"
+RUNNING = "running.json"
+"""File of the data folder that tells other commands where the embedded servers are."""
+
+
+class SettingsError(Exception):
+    """A setting is unknown or does not fit; the message says which and why."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything an operator may set. Addresses left out mean the embedded server."""
+
+    data: Path = Path(".nereid")
+    """Folder of everything that `nereid up` keeps."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    """HTTP port; 0 takes a free one."""
+    log_level: str = "info"
+
+    nats_url: str | None = None
+    """nats://user:password@host:port"""
+    stream_replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    """Copies of each stream in a NATS cluster."""
+    jobs_max_messages: Annotated[int, Meta(ge=1)] = 1_000_000
+    """Jobs that may wait; beyond, HTTP answers 503 with Retry-After."""
+
+    s3_endpoint: str | None = None
+    s3_access_key: str | None = None
+    s3_secret_key: str | None = None
+    s3_bucket: str = "nereid"
+    s3_region: str = "us-east-1"
+    s3_public_endpoint: str | None = None
+    """The address in presigned URLs, where clients reach S3 by another one than we do."""
+
+    triton_url: str | None = None
+    """host:port of Triton's gRPC service."""
+    inference_timeout_s: Annotated[float, Meta(gt=0)] = 600.0
+    """Longest wait for one tile, queueing included."""
+
+    database_url: str | None = None
+    """postgresql://user:password@host:port/name"""
+
+    token_secret: Annotated[str, Meta(min_length=32)] | None = None
+    """Signs bearer tokens; kept in the data folder unless set. The same on every gateway."""
+    token_lifetime_s: Annotated[int, Meta(ge=60, le=86_400)] = 3600
+    token_requests_per_minute: Annotated[int, Meta(ge=1)] = 60
+    """Token requests that one address may make."""
+    webhook_secret: Annotated[str, Meta(min_length=32)] | None = None
+    """Signs webhooks; kept in the data folder unless set."""
+    allow_private_callbacks: bool = False
+    """Whether callback_url may lead to private and loopback addresses."""
+
+    max_upload_bytes: Annotated[int, Meta(ge=1)] = 2 << 30
+    max_pixels: Annotated[int, Meta(ge=1)] = 100_000_000
+    """Width times height of the largest photo that is taken."""
+    scratch: Path | None = None
+    """Folder for files in work; DATA/scratch unless set."""
+    drain_s: Annotated[float, Meta(ge=0)] = 20.0
+    """How long a stopping worker finishes its jobs before it hands them back."""
+
+    model_repository: Path = CHECKOUT / "model_repository"
+    triton_environment: Path = CHECKOUT / ".triton"
+    """The Python environment that holds Triton, for the embedded server."""
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Where files in work lie."""
+        return self.scratch or self.data / "scratch"
+
+
+def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read the settings. `NEREID_CONFIG` names the TOML file. Raises `SettingsError`.
+
+    Addresses and secrets that nobody sets come from the `nereid up` that runs on the data folder.
+    """
+    settings = _given(os.environ if environ is None else environ, overrides)
+    running = settings.data / RUNNING
+    if not running.is_file():
+        return settings
+    shared: dict[str, str] = msgspec.json.decode(running.read_bytes())
+    unset = {name: value for name, value in shared.items() if getattr(settings, name) is None}
+    return msgspec.structs.replace(settings, **unset)
+
+
+def _given(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+    values: dict[str, Any] = {}
+    config = environ.get(f"{PREFIX}CONFIG")
+    if config:
+        values |= _from_toml(Path(config))
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
+            values[_known(name.removeprefix(PREFIX).lower(), name)] = value
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"a setting does not fit: {error}") from error
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"NEREID_CONFIG={path}: {error}") from error
+    return {_known(name, f"{name} in {path}"): value for name, value in table.items()}
+
+
+def _known(field: str, shown: str) -> str:
+    fields = Settings.__struct_fields__
+    if field not in fields:
+        near = difflib.get_close_matches(field, fields, n=1)
+        hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+        raise SettingsError(f"unknown setting {shown}{hint}")
+    return field
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError

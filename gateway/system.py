@@ -1,0 +1,205 @@
+"""`nereid up`: the whole system as one tree of processes on one data folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from gateway.embedded import EmbeddedServers, EmbeddedSettings, Name, TritonSettings
+from gateway.embedded.process import Command, Process, StartError, http_status
+from gateway.processes import READY
+from gateway.settings import PREFIX, RUNNING, Settings
+
+FIRST_MODELS = ("realesr-animevideov3-x2",)
+"""Loaded before `ready`; every other model is loaded when it is first asked for."""
+RESTART_S = 0.5
+OK = 200
+
+Report = Callable[[str, float | None], None]
+"""Told of each part: its name, and the seconds until it was ready, or None when it died."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A running system."""
+
+    url: str
+    settings: Settings
+    """The settings with every address and secret filled in."""
+    gateway: Process
+    worker: Process
+
+
+@asynccontextmanager
+async def running_system(settings: Settings, report: Report) -> AsyncIterator[System]:
+    """Start what has no address in `settings`, then the gateway and the worker.
+
+    Parts that die are started again. At the end all are stopped: gateway, worker (drained),
+    servers. Raises `StartError` and `Conflict` as `EmbeddedServers` does.
+    """
+    embedded = EmbeddedServers(
+        settings.data,
+        want=_missing(settings),
+        settings=EmbeddedSettings(
+            triton=TritonSettings(
+                environment=settings.triton_environment,
+                repository=settings.model_repository.absolute(),
+                models=tuple(m for m in FIRST_MODELS if (settings.model_repository / m).is_dir()),
+            )
+        ),
+        on_ready=report,
+    )
+    _check_models(settings)
+    async with embedded as servers:
+        full = _filled(settings, servers)
+        running = servers.folder.write(RUNNING, _shared(full))
+        supervising = asyncio.create_task(
+            servers.supervise(lambda name, _: report(name, None))
+        )
+        try:
+            async with (
+                _child("worker", "work", full, servers, report, _says_ready) as worker,
+                _child("gateway", "serve", full, servers, report, _answers_http) as gateway,
+            ):
+                yield System(f"http://{full.host}:{full.port}", full, gateway, worker)
+        finally:
+            supervising.cancel()
+            await asyncio.gather(supervising, return_exceptions=True)
+            running.unlink(missing_ok=True)
+
+
+def _missing(settings: Settings) -> set[Name]:
+    addresses: dict[Name, str | None] = {
+        "nats": settings.nats_url,
+        "s3": settings.s3_endpoint,
+        "postgres": settings.database_url,
+        "triton": settings.triton_url,
+    }
+    return {name for name, address in addresses.items() if address is None}
+
+
+def _check_models(settings: Settings) -> None:
+    if settings.triton_url is not None:
+        return
+    for name in FIRST_MODELS:
+        if not (settings.model_repository / name / "1" / "model.onnx").is_file():
+            raise StartError(
+                "triton",
+                f"the model {name} is not built in {settings.model_repository}: "
+                "run `just build-models`",
+            )
+
+
+def _filled(settings: Settings, servers: EmbeddedServers) -> Settings:
+    wanted = _missing(settings)
+    found: dict[str, str | int] = {}
+    if "nats" in wanted:
+        found["nats_url"] = servers.nats.url
+    if "s3" in wanted:
+        found |= {
+            "s3_endpoint": servers.s3.endpoint,
+            "s3_access_key": servers.s3.access_key,
+            "s3_secret_key": servers.s3.secret_key,
+            "s3_bucket": servers.s3.bucket,
+        }
+    if "postgres" in wanted:
+        found["database_url"] = servers.postgres.url
+    if "triton" in wanted:
+        found["triton_url"] = servers.triton.url
+    if settings.token_secret is None:
+        found["token_secret"] = servers.folder.secret("token")
+    if settings.webhook_secret is None:
+        found["webhook_secret"] = servers.folder.secret("webhook")
+    if settings.port == 0:
+        found["port"] = servers.folder.port("http")
+    return msgspec.structs.replace(settings, **found)
+
+
+SHARED = (
+    "nats_url",
+    "s3_endpoint",
+    "s3_access_key",
+    "s3_secret_key",
+    "database_url",
+    "triton_url",
+    "token_secret",
+    "webhook_secret",
+)
+
+
+def _shared(settings: Settings) -> str:
+    """What other commands on the same data folder need to know."""
+    return msgspec.json.encode({name: getattr(settings, name) for name in SHARED}).decode()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """The settings as the variables of a child."""
+    values = {
+        f"{PREFIX}{name.upper()}": str(value)
+        for name, value in msgspec.structs.asdict(settings).items()
+        if value is not None
+    }
+    return {"PATH": os.environ.get("PATH", ""), "PYTHONSAFEPATH": "1"} | values
+
+
+
+
+async def _says_ready(process: Process, _: Settings) -> bool:
+    return any(line.startswith(READY) for line in process.tail().splitlines())
+
+
+async def _answers_http(_: Process, settings: Settings) -> bool:
+    return await http_status(settings.port, "/health/live") == OK
+
+
+@asynccontextmanager
+async def _child(
+    name: str,
+    command: str,
+    settings: Settings,
+    servers: EmbeddedServers,
+    report: Report,
+    ready: Callable[[Process, Settings], object],
+) -> AsyncIterator[Process]:
+    """One of our own processes, started again whenever it dies."""
+    loop = asyncio.get_running_loop()
+    process = Process(
+        Command(
+            name=name,
+            argv=[str(Path(sys.executable).parent / "nereid"), command],
+            log=servers.folder.log(name),
+            environment=_environment(settings),
+            keep_fds=(servers.folder.lock_fd,),
+            grace_s=settings.drain_s + 10,
+        )
+    )
+    began = loop.time()
+    await process.start(lambda: ready(process, settings))  # type: ignore[arg-type, return-value]
+    report(name, loop.time() - began)
+    keeping = asyncio.create_task(_keep(name, process, report))
+    try:
+        yield process
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await process.stop()
+
+
+async def _keep(name: str, process: Process, report: Report) -> None:
+    while True:
+        await process.exited()
+        report(name, None)
+        while True:
+            await asyncio.sleep(RESTART_S)
+            try:
+                await process.restart()
+            except StartError:
+                continue
+            break

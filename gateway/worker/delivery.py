@@ -1,0 +1,85 @@
+"""One delivered message: its lease, its attempts, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from functions._kit.errors import Unavailable
+from gateway.adapters.jetstream import JetStream
+
+log = logging.getLogger(__name__)
+
+SPENT = "Nereid-Spent"
+"""Header of a job that was handed back: the attempts that it had spent by then."""
+RENEWALS = 3
+"""A lease is renewed this many times within ack_wait."""
+
+
+class Delivery:
+    """A message in hand. Exactly one of done, retry, hand_back ends it."""
+
+    def __init__(self, message: Msg) -> None:
+        self.message = message
+        self.subject = message.subject
+        self.data = message.data
+        metadata = message.metadata
+        self.sequence = metadata.sequence.stream
+        spent = int((message.headers or {}).get(SPENT, "0"))
+        self.attempt = spent + metadata.num_delivered
+
+    @asynccontextmanager
+    async def leased(self, ack_wait_s: float) -> AsyncIterator[None]:
+        """Tell the server, while the block runs, that the work goes on."""
+        renewing = asyncio.create_task(self._renew(ack_wait_s / RENEWALS))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
+
+    async def done(self) -> None:
+        """Remove the message: it has been dealt with."""
+        await self._tell(self.message.ack)
+
+    async def retry(self, delay_s: float) -> None:
+        """Give the message back; it comes again after `delay_s`, one attempt poorer."""
+        await self._tell(lambda: self.message.nak(delay=delay_s))
+
+    async def hand_back(self, stream: JetStream) -> None:
+        """Give the message to another worker without spending an attempt.
+
+        A copy that remembers the attempts goes to the queue, then the original is removed. A
+        crash in between leaves two, and the task's final event decides between them.
+        """
+        headers = {SPENT: str(self.attempt - 1)}
+        try:
+            await stream.publish_bytes(
+                self.subject,
+                self.data,
+                message_id=f"back:{self.sequence}:{self.attempt}",
+                headers=headers,
+            )
+        except Unavailable:
+            await self.retry(0)
+        else:
+            await self.done()
+
+    async def _renew(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            await self._tell(self.message.in_progress)
+
+    async def _tell(self, tell: object) -> None:
+        try:
+            await tell()  # type: ignore[operator]
+        except nats.errors.Error as error:
+            # the lease runs out and the message comes again, to a handler that may repeat itself
+            log.warning("%s was not acknowledged: %r", self.subject, error)
