@@ -15,41 +15,49 @@ default:
 
 # Install what running Nereid takes, and build the models
 [group('run')]
+[no-exit-message]
 setup: (_install "main" "triton") && build-models
 
 # Enlarge a photo with the whole system, on this machine
 [group('run')]
+[no-exit-message]
 demo *ARGS: setup
     @'{{ venv }}/nereid' demo "$@"
 
 # Run the whole system until Ctrl-C
 [group('run')]
+[no-exit-message]
 up *ARGS: setup
     @'{{ venv }}/nereid' up "$@"
 
 # Any other command: just nereid list, just nereid clients add camera-1 ...
 [group('run')]
+[no-exit-message]
 nereid *ARGS: (_install "main")
     @'{{ venv }}/nereid' "$@"
 
 # Turn the published weights into the models that Triton loads
 [group('models')]
+[no-exit-message]
 build-models *ARGS: (_install "main")
     @'{{ venv }}/python' scripts/build_models.py "$@"
 
 # Run the tests; arguments go to pytest: just test tests/embedded -k restart
 [group('develop')]
+[no-exit-message]
 test *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/pytest' "$@"
 
 # Test the conversion of custom checkpoints, which needs PyTorch (the extra `export`)
 [group('develop')]
+[no-exit-message]
 test-export *ARGS: (_install "dev" "triton")
     @'{{ tools }}/uv' pip install --quiet --python '{{ venv }}/python' --editable '.[export]'
     @'{{ venv }}/pytest' -m export "$@"
 
 # Check style and types
 [group('develop')]
+[no-exit-message]
 lint: (_install "dev")
     @'{{ venv }}/ruff' check
     @'{{ venv }}/ruff' format --check
@@ -57,17 +65,20 @@ lint: (_install "dev")
 
 # Put the code into its one format
 [group('develop')]
+[no-exit-message]
 format: (_install "dev")
     @'{{ venv }}/ruff' check --fix-only --quiet
     @'{{ venv }}/ruff' format
 
 # Measure: just bench upscale
 [group('develop')]
+[no-exit-message]
 bench *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/python' perf/bench.py "$@"
 
 # Resolve the dependencies of pyproject.toml again, by hash
 [group('develop')]
+[no-exit-message]
 lock:
     '{{ tools }}/uv' {{ compile }} -o requirements/main.txt --group build pyproject.toml
     '{{ tools }}/uv' {{ compile }} -o requirements/dev.txt --group build --group dev -c requirements/main.txt pyproject.toml
@@ -75,5 +86,6 @@ lock:
 compile := "pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate"
 
 [private]
+[no-exit-message]
 _install *ENVIRONMENTS:
     @'{{ tools }}/python' -I scripts/setup.py "$@"

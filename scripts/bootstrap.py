@@ -27,7 +27,7 @@ OLDEST_GLIBC = (2, 35)  # what the wheel of Triton's server is built for
 
 NO_NETWORK = (
     r"Name or service not known|NewConnectionError|Network is unreachable|timed out"
-    r"|name resolution|Connection refused|ProxyError|No route to host"
+    r"|name resolution|Connection refused|ProxyError|No route to host|from versions: none"
 )
 UNREACHABLE = (
     "the package registry cannot be reached: check the network (behind a proxy set HTTPS_PROXY,"

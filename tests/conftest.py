@@ -1,0 +1,100 @@
+"""The real servers, each started once per run and only when a test asks for it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import sql
+
+from gateway.embedded import (
+    EmbeddedServers,
+    EmbeddedSettings,
+    PostgresSettings,
+    RunningNats,
+    RunningPostgres,
+    RunningS3,
+    RunningTriton,
+)
+
+# Tests ask whether facts are written, not whether they outlive a power cut.
+FAST_POSTGRES = PostgresSettings(
+    options=(("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """All four servers."""
+
+    nats: RunningNats
+    s3: RunningS3
+    postgres: RunningPostgres
+    triton: RunningTriton
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningNats]:
+    """NATS with JetStream; its streams are shared by all tests of the run."""
+    async with EmbeddedServers(tmp_path_factory.mktemp("nats"), want={"nats"}) as servers:
+        yield servers.nats
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningS3]:
+    """S3 with one bucket, shared by all tests of the run."""
+    async with EmbeddedServers(tmp_path_factory.mktemp("s3"), want={"s3"}) as servers:
+        yield servers.s3
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningPostgres]:
+    """PostgreSQL; a test that wants tables asks for `database_url`."""
+    settings = EmbeddedSettings(postgres=FAST_POSTGRES)
+    data = tmp_path_factory.mktemp("postgres")
+    async with EmbeddedServers(data, want={"postgres"}, settings=settings) as servers:
+        yield servers.postgres
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def triton(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningTriton]:
+    """Triton on the checkout's model repository; models are loaded when first asked for."""
+    async with EmbeddedServers(tmp_path_factory.mktemp("triton"), want={"triton"}) as servers:
+        yield servers.triton
+
+
+@pytest.fixture
+def nats_url(nats_server: RunningNats) -> str:
+    """nats://user:password@127.0.0.1:port."""
+    return nats_server.url
+
+
+@pytest.fixture
+def triton_url(triton: RunningTriton) -> str:
+    """127.0.0.1:port for gRPC."""
+    return triton.url
+
+
+@pytest_asyncio.fixture
+async def database_url(postgres: RunningPostgres) -> AsyncIterator[str]:
+    """An empty database of the test's own, dropped at its end."""
+    name = f"test_{uuid.uuid4().hex}"
+    database = sql.Identifier(name)
+    async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as admin:
+        await admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(database))
+        try:
+            yield f"{postgres.url.rpartition('/')[0]}/{name}"
+        finally:
+            await admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(database))
+
+
+@pytest.fixture
+def servers(
+    nats_server: RunningNats, s3: RunningS3, postgres: RunningPostgres, triton: RunningTriton
+) -> Servers:
+    """All four servers."""
+    return Servers(nats_server, s3, postgres, triton)
