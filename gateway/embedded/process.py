@@ -121,8 +121,12 @@ class Process:
         with self.command.log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()
-        # Triton draws tables of its options, which say nothing of what went wrong.
-        told = [line for line in lines if line and not line.startswith(("|", "+-"))]
+        # Triton draws tables, of which only the rows of failed models say what went wrong.
+        told = [
+            " ".join(line.split())
+            for line in lines
+            if line and (not line.startswith(("|", "+-")) or "UNAVAILABLE" in line)
+        ]
         return "\n".join(told[-TAIL_LINES:])
 
     def _spawn(self) -> None:

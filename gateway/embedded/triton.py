@@ -40,9 +40,7 @@ class RunningTriton:
 async def start(folder: DataFolder, settings: TritonSettings | None = None) -> RunningTriton:
     """Start Triton on the model repository. Raises `StartError`."""
     settings = settings or TritonSettings()
-    if not settings.repository.is_dir():
-        what = f"There is no model repository {settings.repository}"
-        raise StartError("triton", f"{what}: run `just build-models`.")
+    _check_models(settings)
     packages = _packages(settings.environment)
     ports = {name: folder.port(f"triton_{name}") for name in ("http", "grpc", "metrics")}
     regions = _shared_memory_prefix(folder)
@@ -78,6 +76,13 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
         metrics_url=f"http://127.0.0.1:{ports['metrics']}/metrics",
         process=process,
     )
+
+
+def _check_models(settings: TritonSettings) -> None:
+    """Triton itself says only "failed to load all models" of a name that it cannot find."""
+    for folder in (settings.repository, *(settings.repository / name for name in settings.models)):
+        if not folder.is_dir():
+            raise StartError("triton", f"There is no model {folder}: run `just build-models`.")
 
 
 def _packages(environment: Path) -> Path:

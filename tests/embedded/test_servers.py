@@ -178,14 +178,22 @@ async def test_one_server_that_fails_ends_the_others_and_frees_the_data(
     tmp_path: Path, repository: Path
 ) -> None:
     before = psutil.Process().children()
-    settings = EmbeddedSettings(triton=TritonSettings(repository=repository, models=("absent",)))
-    with pytest.raises(StartError, match="absent") as caught:
+    (repository / "echo" / "1" / "model.py").write_text("import no_such_package")
+    settings = EmbeddedSettings(triton=TritonSettings(repository=repository, models=("echo",)))
+    with pytest.raises(StartError, match="No module named 'no_such_package'") as caught:
         async with EmbeddedServers(tmp_path, want={"nats", "triton"}, settings=settings):
             pytest.fail("started without its model")
     assert caught.value.code == "triton_not_started"
     assert psutil.Process().children() == before
     async with EmbeddedServers(tmp_path, want={"nats"}):
         pass
+
+
+async def test_an_absent_model_is_one_sentence(tmp_path: Path, repository: Path) -> None:
+    settings = EmbeddedSettings(triton=TritonSettings(repository=repository, models=("absent",)))
+    with pytest.raises(StartError, match=r"no model .*absent: run `just build-models`"):
+        async with EmbeddedServers(tmp_path, want={"triton"}, settings=settings):
+            pytest.fail("started without its model")
 
 
 async def test_an_absent_triton_is_one_sentence(tmp_path: Path, repository: Path) -> None:
