@@ -72,7 +72,8 @@ class S3Objects:
                     field="file_path",
                 )
             written = 0
-            async with answer["Body"] as body:
+            body = answer["Body"]
+            async with body:
                 with path.open("wb") as file:
                     async for chunk in body.iter_chunks(1 << 20):
                         written += await asyncio.to_thread(file.write, chunk)

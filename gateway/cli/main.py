@@ -103,6 +103,7 @@ def configured(**overrides: Any) -> Settings:
     )
     for chatty in ("httpx", "botocore", "aiobotocore", "nats", "psycopg.pool"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # its errors come back as exceptions
     return settings
 
 
