@@ -1,8 +1,8 @@
 """Pictures: what they are, their pixels, and back into files. All synchronous and thread-safe."""
 
-from functions._kit.pictures.decode import Picture, decode
-from functions._kit.pictures.denoise import denoise, estimate_noise
-from functions._kit.pictures.encode import EncodedInfo, encode
+from functions._kit.pictures.decoder import Picture, decode
+from functions._kit.pictures.denoiser import denoise, estimate_noise
+from functions._kit.pictures.encoder import EncodedInfo, encode
 from functions._kit.pictures.formats import (
     FORMATS,
     ReadFormat,
@@ -11,10 +11,10 @@ from functions._kit.pictures.formats import (
     sniff,
     writable_formats,
 )
+from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, probe
 from functions._kit.pictures.metadata import Metadata
-from functions._kit.pictures.probe import MAX_PIXELS, PictureInfo, probe
-from functions._kit.pictures.resize import shrink
-from functions._kit.pictures.thumbnail import thumbnail
+from functions._kit.pictures.resizer import shrink
+from functions._kit.pictures.thumbnails import thumbnail
 
 __all__ = [
     "FORMATS",

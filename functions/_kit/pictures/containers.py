@@ -14,7 +14,9 @@ from functions._kit.pictures.formats import ReadFormat
 _MAX_PARTS = 4096
 _MAX_TAGS = 4096
 _HEAD = 8  # a PNG chunk and an ISO box both start with a size and a kind, four bytes each
-_NEW_SUBFILE_TYPE = 254  # TIFF 6.0; bit 0: a reduced version, bit 2: a mask
+# Tags of TIFF 6.0
+_NEW_SUBFILE_TYPE, _STRIP_OFFSETS, _TILE_OFFSETS = 254, 273, 324
+_REDUCED_OR_MASK = 0b101  # bits of NewSubfileType
 
 
 def open_source(source: Path | bytes) -> BinaryIO:
@@ -69,42 +71,38 @@ def _boxes(file: BinaryIO) -> Iterator[bytes]:
 
 
 def tiff_pages(source: Path | bytes) -> int:
-    """The pages of a TIFF that are pictures of their own, less reduced versions and masks."""
+    """The pages of a TIFF that are pictures of their own, less reduced versions and masks.
+
+    0 where its directories cannot be read.
+    """
     pages = 0
     try:
         with open_source(source) as file:
-            for kind in _tiff_directories(file):
-                pages += not kind & 0b101
-    except (struct.error, OverflowError, OSError):
-        return max(pages, 2)  # libvips counted several, so more than one unless we know better
+            for tags in _tiff_directories(file):
+                holds_pixels = _STRIP_OFFSETS in tags or _TILE_OFFSETS in tags
+                pages += holds_pixels and not tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK
+    except (struct.error, OverflowError, OSError, ValueError):
+        return 0
     return pages
 
 
-def _tiff_directories(file: BinaryIO) -> Iterator[int]:
-    """The NewSubfileType of each directory, from the first to the last."""
+def _tiff_directories(file: BinaryIO) -> Iterator[dict[int, int]]:
+    """Each directory's tags with the first 32 bits of their value, from the first page on."""
     head = file.read(16)
     order = "<" if head[:2] == b"II" else ">"
     big = head[2:4] in (b"+\0", b"\0+")
-    count_code, entry_size, link_code = ("Q", 20, "Q") if big else ("H", 12, "I")
+    count_code, link_code, entry_size = ("Q", "Q", 20) if big else ("H", "I", 12)
+    entry = struct.Struct(order + ("H10xI4x" if big else "H6xI"))
     (position,) = struct.unpack_from(order + link_code, head, 8 if big else 4)
     for _ in range(_MAX_PARTS):
         if not position:
             return
         file.seek(position)
-        count_size = struct.calcsize(count_code)
-        (count,) = struct.unpack(order + count_code, file.read(count_size))
+        (count,) = _read(file, order + count_code)
         entries = file.read(min(count, _MAX_TAGS) * entry_size)
-        yield _subfile_type(entries, entry_size, order, big=big)
-        file.seek(position + count_size + count * entry_size)
-        (position,) = struct.unpack(
-            order + link_code, file.read(struct.calcsize(order + link_code))
-        )
+        yield dict(entry.iter_unpack(entries))
+        (position,) = _read(file, order + link_code)
 
 
-def _subfile_type(entries: bytes, entry_size: int, order: str, *, big: bool) -> int:
-    for start in range(0, len(entries) - entry_size + 1, entry_size):
-        (tag,) = struct.unpack_from(order + "H", entries, start)
-        if tag == _NEW_SUBFILE_TYPE:
-            (value,) = struct.unpack_from(order + "I", entries, start + (12 if big else 8))
-            return int(value)
-    return 0
+def _read(file: BinaryIO, code: str) -> tuple[int, ...]:
+    return struct.unpack(code, file.read(struct.calcsize(code)))

@@ -10,10 +10,16 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
-from functions._kit.errors import Unprocessable
 from functions._kit.pictures.formats import open_image
+from functions._kit.pictures.header import (
+    MAX_PIXELS,
+    TURNED,
+    PictureInfo,
+    corrupt,
+    probe,
+    unsupported_pixels,
+)
 from functions._kit.pictures.metadata import Metadata, read_metadata
-from functions._kit.pictures.probe import MAX_PIXELS, TURNED, PictureInfo, corrupt, probe
 
 Pixels = NDArray[Any]
 
@@ -92,13 +98,13 @@ def to_rgb(image: pyvips.Image, info: PictureInfo) -> pyvips.Image:
     if kind in ("lab", "labq", "labs") and image.bands in (3, 4):
         image = image.colourspace("srgb" if kind == "labq" else "rgb16")
     if image.format not in ("uchar", "ushort"):
-        raise _unsupported(f"{image.format} samples")
+        raise unsupported_pixels(f"{image.format} samples")
     if kind == "cmyk" and image.bands == _CMYK:
         depth = 16 if image.format == "ushort" else 8
         return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
     allowed = {"b-w": (1, 2), "grey16": (1, 2), "srgb": (3, 4), "rgb16": (3, 4)}
     if image.bands not in allowed.get(image.interpretation, ()):
-        raise _unsupported(f"{image.bands} channels of kind {kind}")
+        raise unsupported_pixels(f"{image.bands} channels of kind {kind}")
     if info.format in ("avif", "heic") and info.bit_depth in (10, 12):
         # libvips shifts 10 and 12 bits up; white must become 65,535
         image = (image | (image >> info.bit_depth)).cast("ushort")
@@ -143,12 +149,3 @@ def as_stored(upright: Pixels, orientation: int) -> Pixels:
     if orientation in TURNED:
         rows, columns = (-1 if orientation in (6, 7) else 1), (-1 if orientation in (7, 8) else 1)
     return upright[::rows, ::columns]
-
-
-def _unsupported(what: str) -> Unprocessable:
-    return Unprocessable(
-        "unsupported_pixel_format",
-        f"The picture holds {what}; grey, RGB, CMYK and Lab of 8 or 16 bits are read. "
-        "Save it as 8- or 16-bit RGB.",
-        field="file",
-    )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyvips
 
-from functions._kit.pictures.decode import to_rgb
-from functions._kit.pictures.encode import EncodedInfo, flatten_on_white, save, to_8_bit
+from functions._kit.pictures.decoder import to_rgb
+from functions._kit.pictures.encoder import EncodedInfo, flatten_on_white, save, to_8_bit
 from functions._kit.pictures.formats import FORMATS, WriteFormat, open_image
-from functions._kit.pictures.probe import MAX_PIXELS, PictureInfo, corrupt, probe
+from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, corrupt, probe
 
 # Shrinking on load must leave this much for Lanczos to work on, or fine detail aliases.
 _SPARE = 2

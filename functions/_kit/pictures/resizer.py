@@ -48,6 +48,8 @@ def reduce_image(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
     kind, interpretation = image.format, image.interpretation
     if image.hasalpha():
         image = image.premultiply()
+    elif kind == "ushort":
+        image = image.cast("float")  # libvips' 12-bit weights darken 16 bits by 0.15%
     image = image.resize(width / image.width, vscale=height / image.height, kernel="lanczos3")
     if image.hasalpha():
         image = image.unpremultiply()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from functions._kit.errors import RetryJob, Unprocessable
 from functions._kit.pictures.formats import FORMATS, WriteFormat, writable_formats
 from functions._kit.pictures.metadata import KEEP_NONE, Metadata, attach
-from functions._kit.pictures.resize import reduce_image, wrap
+from functions._kit.pictures.resizer import reduce_image, wrap
 
 _QUALITIES = range(1, 101)
 _TIFF_BYTES = 3_900_000_000  # 32-bit offsets reach 4 GiB, and tags need some

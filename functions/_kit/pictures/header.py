@@ -44,12 +44,14 @@ def probe(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> PictureInfo:
     try:
         image = open_image(source, name)
     except pyvips.Error as error:
+        if name == "tiff" and tiff_pages(source):
+            raise unsupported_pixels("samples of a kind that libvips cannot read") from error
         raise corrupt(name) from error
     info = describe(image, name)
     check_size(info, max_pixels)
     if info.pages > 1 and name in ("gif", "webp"):
         raise animated()
-    if name == "tiff" and info.pages > 1 and tiff_pages(source) > 1:
+    if name == "tiff" and info.pages > 1 and tiff_pages(source) != 1:
         raise Unprocessable(
             "multiple_pages",
             f"The file has {info.pages} pages and one picture is taken. "
@@ -108,6 +110,16 @@ def animated() -> Unprocessable:
     return Unprocessable(
         "animated_picture",
         "The file is an animation and only still pictures are taken. Send a single frame.",
+        field="file",
+    )
+
+
+def unsupported_pixels(what: str) -> Unprocessable:
+    """The error for a sound file whose samples are of no kind that we take."""
+    return Unprocessable(
+        "unsupported_pixel_format",
+        f"The picture holds {what}; grey, RGB, CMYK and Lab of 8 or 16 bits are read. "
+        "Save it as 8- or 16-bit RGB.",
         field="file",
     )
 
