@@ -1,4 +1,4 @@
-"""The HTTP side: functions' routes in one Litestar app. No globals; two apps can live in one test."""
+"""The HTTP side: functions' routes in one Litestar app. No globals: a test may have two."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ AUDIENCE = "nereid"
 REMEMBER_S = 10.0
 """How long a looked-up client is believed: a removed one is out within this time."""
 MAX_CREDENTIAL_BYTES = 4096
+MOST_REMEMBERED = 10_000
 
 
 class Tokens:
@@ -58,7 +59,9 @@ class Tokens:
             )
             return Principal(claims["sub"], frozenset(str(claims.get("scope", "")).split()))
         except jwt.ExpiredSignatureError as error:
-            raise Unauthenticated("token_expired", "the token has expired; get a new one") from error
+            raise Unauthenticated(
+                "token_expired", "the token has expired; get a new one"
+            ) from error
         except jwt.InvalidTokenError as error:
             raise Unauthenticated("invalid_token", "the token is not valid") from error
 
@@ -119,7 +122,7 @@ class Authenticator:
         if known is not None and known[0] > moment:
             return known[1]
         principal = await find()
-        if len(self._known) > 10_000:
+        if len(self._known) > MOST_REMEMBERED:
             self._known.clear()
         if principal is not None:
             self._known[key] = (moment + REMEMBER_S, principal)

@@ -27,14 +27,12 @@ class PolicyMiddleware(ASGIMiddleware):
         self._authenticator = authenticator
         self._running: dict[str, int] = {}
 
-    async def handle(
-        self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp
-    ) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Raises `Unauthenticated`, `Forbidden`, or `Unavailable` (code `busy`, `too_slow`)."""
         handler = scope["route_handler"]
         policy = handler.opt.get("policy", DOCUMENTATION)
         if policy.scope is not None:
-            headers = {name: value for name, value in Headers.from_scope(scope).items()}
+            headers = dict(Headers.from_scope(scope))
             scope["user"] = principal = await self._authenticator.authenticate(headers)
             if policy.scope not in principal.scopes:
                 raise Forbidden(

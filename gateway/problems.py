@@ -55,16 +55,14 @@ def _ours(_: HttpRequest, error: NereidError) -> Response[dict[str, Any]]:
     if isinstance(error, RequestError):
         if error.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="nereid"'
-        return problem(
-            error.status, error.code, error.message, headers=headers, field=error.field
-        )
+        return problem(error.status, error.code, error.message, headers=headers, field=error.field)
     if isinstance(error, Unavailable):
         log.warning("%s: %s", error.code, error.message)
         return problem(503, error.code, error.message, headers=headers)
     return problem(422, error.code, error.message)
 
 
-def _invalid(request: HttpRequest, error: ValidationException) -> Response[dict[str, Any]]:
+def _invalid(_: HttpRequest, error: ValidationException) -> Response[dict[str, Any]]:
     """What Litestar and msgspec found wrong, each with its field and rule."""
     errors = [
         {"field": item.get("key") or item.get("source") or "body", "message": item["message"]}
@@ -73,7 +71,7 @@ def _invalid(request: HttpRequest, error: ValidationException) -> Response[dict[
     ]
     rules = "; ".join(f"{item['field']}: {item['message']}" for item in errors) or error.detail
     return problem(
-        400,
+        422,
         "invalid_request",
         _short(rules),
         field=str(errors[0]["field"]) if errors else None,
@@ -108,4 +106,4 @@ HANDLERS: ExceptionHandlersMap = {
     ValidationException: _invalid,
     HTTPException: _http,
     Exception: _unexpected,
-}  # type: ignore[dict-item]
+}

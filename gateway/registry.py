@@ -42,9 +42,7 @@ def discover(package: ModuleType = functions) -> list[Function]:
         _function(domain.name, module.name, package)
         for domain in pkgutil.iter_modules(package.__path__)
         if domain.ispkg and not domain.name.startswith("_")
-        for module in pkgutil.iter_modules(
-            [f"{path}/{domain.name}" for path in package.__path__]
-        )
+        for module in pkgutil.iter_modules([f"{path}/{domain.name}" for path in package.__path__])
         if not module.name.startswith("_") and module.name != "contracts"
     ]
     _check_unique(found)

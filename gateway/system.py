@@ -60,9 +60,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
     async with embedded as servers:
         full = _filled(settings, servers)
         running = servers.folder.write(RUNNING, _shared(full))
-        supervising = asyncio.create_task(
-            servers.supervise(lambda name, _: report(name, None))
-        )
+        supervising = asyncio.create_task(servers.supervise(lambda name, _: report(name, None)))
         try:
             async with (
                 _child("worker", "work", full, servers, report, _says_ready) as worker,
@@ -149,8 +147,6 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", ""), "PYTHONSAFEPATH": "1"} | values
 
 
-
-
 async def _says_ready(process: Process, _: Settings) -> bool:
     return any(line.startswith(READY) for line in process.tail().splitlines())
 
@@ -198,8 +194,10 @@ async def _keep(name: str, process: Process, report: Report) -> None:
         report(name, None)
         while True:
             await asyncio.sleep(RESTART_S)
+            began = asyncio.get_running_loop().time()
             try:
                 await process.restart()
             except StartError:
                 continue
+            report(name, asyncio.get_running_loop().time() - began)
             break

@@ -24,6 +24,7 @@ Port: TypeAlias = NamedDependency[SkipValidation[T]]
 
 HttpRequest: TypeAlias = Request[Any, Any, Any]
 
+MAX_FIELD_BYTES = 4096
 WRITE_BYTES = 1 << 20
 """Received bytes are hashed and written a mebibyte at a time, off the event loop."""
 
@@ -99,43 +100,55 @@ async def receive(
     return received
 
 
+class _Form:
+    """Takes a multipart form apart: the file's bytes go on, small text fields are kept."""
+
+    def __init__(self, file_field: str, received: Received) -> None:
+        self.found = False
+        self._file_field = file_field
+        self._received = received
+        self._name = ""
+        self._text = bytearray()
+
+    def take(self, part: multipart.MultipartSegment | bytearray | None) -> bytes | None:
+        """One event of the parser; bytes where it belongs to the file."""
+        if isinstance(part, multipart.MultipartSegment):
+            self._name, self._text = part.name, bytearray()
+            if self._name == self._file_field:
+                self.found, self._received.filename = True, part.filename
+        elif self._name == self._file_field:
+            return None if part is None else bytes(part)
+        elif part is None:
+            self._received.fields[self._name] = self._text.decode("utf-8", "replace")
+        else:
+            self._text += part
+            if len(self._text) > MAX_FIELD_BYTES:
+                raise RequestError(
+                    "field_too_long",
+                    f"form field {self._name!r} may hold {MAX_FIELD_BYTES} bytes at most",
+                    field=self._name,
+                )
+        return None
+
+
 async def _form_file(
     request: HttpRequest, received: Received, file_field: str
 ) -> AsyncIterator[bytes]:
-    """The bytes of the form's file; small text fields go to `received.fields` on the way."""
+    """The bytes of the form's file as they come."""
     _, options = multipart.parse_options_header(request.headers.get("content-type", ""))
-    found = False
-    segment: multipart.MultipartSegment | None = None
-    text = bytearray()
+    form = _Form(file_field, received)
     try:
         parser = multipart.PushMultipartParser(options.get("boundary", ""), max_segment_count=16)
         async for chunk in request.stream():
-            if not chunk:
-                continue
-            for part in parser.parse(chunk):
-                if isinstance(part, multipart.MultipartSegment):
-                    segment, text = part, bytearray()
-                    if segment.name == file_field:
-                        found, received.filename = True, segment.filename
-                elif segment is not None and segment.name == file_field:
-                    if part is not None:
-                        yield bytes(part)
-                elif segment is not None and part is not None:
-                    text += part
-                    if len(text) > 4096:
-                        raise RequestError(
-                            "field_too_long",
-                            f"form field {segment.name!r} may hold 4096 bytes at most",
-                            field=segment.name,
-                        )
-                elif segment is not None:
-                    received.fields[segment.name] = text.decode("utf-8", "replace")
+            for part in parser.parse(chunk) if chunk else ():
+                if (content := form.take(part)) is not None:
+                    yield content
         parser.close()
     except multipart.MultipartError as error:
         raise Unprocessable(
             "invalid_form", f"the multipart form is broken: {error}", field="body"
         ) from error
-    if not found:
+    if not form.found:
         raise Unprocessable(
             "file_missing", f"the form has no field {file_field!r}", field=file_field
         )

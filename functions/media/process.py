@@ -161,9 +161,10 @@ async def _check_known(model: str, inference: Inference) -> None:
     except Unavailable:  # a sick backend is no reason to refuse; the worker will know
         return
     if model not in names:
+        known = ", ".join(sorted(names | set(PUBLISHED_SCALES)))
         raise Unprocessable(
             "unknown_model",
-            f"there is no model {model!r}; known: {', '.join(sorted(names | set(PUBLISHED_SCALES)))}",
+            f"there is no model {model!r}; known: {known}",
             field="parameters.image_enhance.model",
         )
 

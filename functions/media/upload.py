@@ -94,7 +94,5 @@ async def _free_key(path: str, objects: Objects) -> str:
             field="path",
         )
     if await objects.head(key) is not None:
-        raise Conflict(
-            "file_exists", f"{key!r} exists already; choose another path", field="path"
-        )
+        raise Conflict("file_exists", f"{key!r} exists already; choose another path", field="path")
     return key

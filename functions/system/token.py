@@ -69,7 +69,7 @@ async def token(
     client = await clients.find(asked.client_id)
     if not await verify_secret(asked.client_secret, client.secret_hash if client else None):
         raise Unauthenticated("invalid_client", "client_id or client_secret is wrong")
-    assert client is not None  # noqa: S101 - a verified secret belongs to a client
+    assert client is not None  # a verified secret belongs to a client
     return Response(
         Token(
             access_token=tokens.issue(client),

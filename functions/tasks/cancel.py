@@ -10,6 +10,7 @@ from functions._kit.http import Port, Principal
 from functions._kit.messages import now
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Stream, TaskStore
+from functions.tasks._view import TaskView, own_task, view
 from functions.tasks.contracts import (
     STATUS_PATH,
     Status,
@@ -18,7 +19,6 @@ from functions.tasks.contracts import (
     event_subject,
     final_id,
 )
-from functions.tasks._view import TaskView, own_task, view
 
 
 @post(

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from functions._kit.messages import Answer, Message
 
 
@@ -29,21 +31,21 @@ class Status(StrEnum):
         return self.rank == 2
 
 
-class TaskError(Message):
+class TaskError(Message, frozen=True, kw_only=True):
     """Why a task failed: a stable word and a sentence."""
 
     code: str
     message: str
 
 
-class Step(Message):
+class Step(Message, frozen=True, kw_only=True):
     """One function on a task's way, and the share of the task's progress that it makes."""
 
     function: str
     share: float
 
 
-class Task(Message):
+class Task(Message, frozen=True, kw_only=True):
     """What is fixed about a task from its first moment."""
 
     task_id: str
@@ -54,7 +56,7 @@ class Task(Message):
     callback_url: str | None = None
 
 
-class Job(Message):
+class Job(Message, frozen=True, kw_only=True):
     """A task at one of its steps, on `jobs.<function>.<band>`. Domains add their own fields."""
 
     task: Task
@@ -62,11 +64,11 @@ class Job(Message):
     """This step first, then those still to come."""
     done: float = 0.0
     """Share of the task that earlier steps have finished."""
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = msgspec.field(default_factory=dict)
     """What earlier steps have found; each step's answer is added."""
 
 
-class TaskEvent(Message):
+class TaskEvent(Message, frozen=True, kw_only=True):
     """A fact about a task, on `events.task.<id>`."""
 
     event_id: str
@@ -79,7 +81,7 @@ class TaskEvent(Message):
     error: TaskError | None = None
 
 
-class TaskRow(Message):
+class TaskRow(Message, frozen=True, kw_only=True):
     """A task as the database has it."""
 
     task: Task
@@ -93,7 +95,7 @@ class TaskRow(Message):
     final_event_id: str | None = None
 
 
-class TaskAccepted(Answer):
+class TaskAccepted(Answer, frozen=True, kw_only=True):
     """The answer to a request that became a task."""
 
     task_id: str
@@ -101,13 +103,13 @@ class TaskAccepted(Answer):
     status_url: str
 
 
-class WebhookJob(Message):
+class WebhookJob(Message, frozen=True, kw_only=True):
     """A final state to be told to the task's callback_url."""
 
     row: TaskRow
 
 
-class DeadLetter(Message):
+class DeadLetter(Message, frozen=True, kw_only=True):
     """A job that ran out of attempts, or a message that nobody can read."""
 
     subject: str

@@ -1,4 +1,4 @@
-"""GET /api/v1/media/processingTasks/{task_id}/events: a task's life, live, as server-sent events."""
+"""GET /api/v1/media/processingTasks/{task_id}/events: a task's life, live (SSE)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from functions._kit.http import Port, Principal
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Record, Stream, TaskStore
-from functions.tasks.contracts import STATUS_PATH, TaskEvent, TaskRow, event_subject
 from functions.tasks._view import own_task, with_urls
+from functions.tasks.contracts import STATUS_PATH, TaskEvent, TaskRow, event_subject
 
 HEARTBEAT_S = 15.0
 """A comment this often keeps proxies from closing a quiet stream (WHATWG HTML, 9.2.7)."""
@@ -43,7 +43,11 @@ async def events(
     The ids are the stream's sequence numbers, so a client that comes back misses nothing.
     """
     row = await own_task(store, principal, task_id)
-    after = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else 0
+    after = (
+        int(last_event_id)
+        if last_event_id and last_event_id.isascii() and last_event_id.isdigit()
+        else 0
+    )
     subject = event_subject(row.task.task_id)
     if row.status.final and await stream.last(subject) is None:
         return ServerSentEvent(_only(row, objects, limits))
@@ -109,7 +113,7 @@ async def _with_heartbeats(records: AsyncIterator[Record]) -> AsyncIterator[Reco
     pending: asyncio.Task[Record] | None = None
     try:
         while True:
-            pending = pending or asyncio.ensure_future(anext(records))  # type: ignore[arg-type]
+            pending = pending or asyncio.ensure_future(anext(records))
             done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT_S)
             if not done:
                 yield None

@@ -13,8 +13,8 @@ from functions._kit.http import Port, Principal
 from functions._kit.messages import Answer
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import TaskStore
-from functions.tasks.contracts import STATUS_PATH, Status
 from functions.tasks._view import TaskView, view
+from functions.tasks.contracts import STATUS_PATH, Status
 
 
 class TaskPage(Answer, frozen=True, kw_only=True):

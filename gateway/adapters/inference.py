@@ -119,7 +119,9 @@ class TritonInference:
                 result = await self._infer(current, tensors, priority)
             except InferenceServerException as second:
                 raise _translated(second) from second
-        return {output.name: _array(result, output.name) for output in result.get_response().outputs}
+        return {
+            output.name: _array(result, output.name) for output in result.get_response().outputs
+        }
 
     async def _infer(self, model: ServedModel, tensors: list[Any], priority: int) -> InferResult:
         return await self._client.infer(
@@ -185,7 +187,8 @@ def _is_sick(error: InferenceServerException) -> bool:
     if error.status() == "StatusCode.INVALID_ARGUMENT":
         return any(word in message for word in OUT_OF_MEMORY)
     return (
-        error.status() in SICK or DEAD_BACKEND in message
+        error.status() in SICK
+        or DEAD_BACKEND in message
         or any(word in message for word in OUT_OF_MEMORY)
     )
 

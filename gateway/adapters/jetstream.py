@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 import msgspec
 import nats
@@ -29,6 +28,7 @@ from functions._kit.ports import Receipt, Record
 log = logging.getLogger(__name__)
 
 PUBLISH_TIMEOUT_S = 5.0
+HOUR_S = 3600.0
 FULL = {10077, 10047}
 """JetStream's error codes for a stream, or its store, at the limit."""
 
@@ -45,7 +45,6 @@ class StreamLimits:
 
 def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
     """JOBS (each job once, refused when full), EVENTS (facts, a week), DEAD (kept)."""
-    hours = lambda n: timedelta(hours=n).total_seconds()  # noqa: E731
     return [
         StreamConfig(
             name="JOBS",
@@ -55,7 +54,7 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
             discard=DiscardPolicy.NEW,
             max_msgs=limits.jobs_max_messages,
             num_replicas=limits.replicas,
-            duplicate_window=hours(1),
+            duplicate_window=HOUR_S,
         ),
         StreamConfig(
             name="EVENTS",
@@ -63,9 +62,9 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
             discard=DiscardPolicy.OLD,
-            max_age=hours(7 * 24),
+            max_age=7 * 24 * HOUR_S,
             num_replicas=limits.replicas,
-            duplicate_window=hours(2),
+            duplicate_window=2 * HOUR_S,
             allow_direct=True,
         ),
         StreamConfig(
@@ -74,7 +73,7 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
             num_replicas=limits.replicas,
-            duplicate_window=hours(1),
+            duplicate_window=HOUR_S,
         ),
     ]
 
@@ -83,7 +82,7 @@ async def connect(url: str, *, name: str) -> Client:
     """Connect for good: after the first success, a lost server is awaited for ever."""
 
     async def on_error(error: Exception) -> None:
-        log.warning("NATS: %s", error or type(error).__name__)
+        log.warning("NATS: %r", error)
 
     try:
         return await nats.connect(

@@ -83,12 +83,13 @@ class S3Objects:
 
     async def upload(self, path: Path, key: str, content_type: str) -> None:
         """See `Objects.upload`."""
+        size = await asyncio.to_thread(lambda: path.stat().st_size)
         with _translated(), path.open("rb") as file:
             await self._client.put_object(
                 Bucket=self._bucket,
                 Key=key,
                 Body=file,
-                ContentLength=path.stat().st_size,
+                ContentLength=size,
                 ContentType=content_type,
             )
 

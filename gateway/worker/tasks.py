@@ -152,7 +152,7 @@ class Attempt:
         await self.tell(self.event(Status.FAILED, error=TaskError(code=code, message=message)))
 
 
-class TaskOver(Exception):  # noqa: N818 - no error, and nothing is left to do
+class TaskOver(Exception):
     """The task has reached its final state without us."""
 
 

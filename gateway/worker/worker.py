@@ -69,12 +69,13 @@ class Worker:
             loops: list[asyncio.Task[None]] = []
             for handler in self._handlers:
                 for puller, slots in await self._pullers(stack, handler):
-                    loop = self._loop(handler, puller, slots, running)
-                    loops.append(asyncio.create_task(loop))
+                    pulling = self._loop(handler, puller, slots, running)
+                    loops.append(asyncio.create_task(pulling))
             if ready is not None:
                 ready.set()
             stopping = asyncio.create_task(stop.wait())
-            done, _ = await asyncio.wait({stopping, *loops}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopping, *loops}, return_when=asyncio.FIRST_COMPLETED)
+            broken = [loop for loop in loops if loop.done()]
             for task in (stopping, *loops):
                 task.cancel()
             await asyncio.gather(stopping, *loops, return_exceptions=True)
@@ -83,7 +84,7 @@ class Worker:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            for loop in done - {stopping}:
+            for loop in broken:
                 loop.result()  # a loop ends by itself only through a fault of ours
 
     async def _pullers(
@@ -163,9 +164,7 @@ class Handler:
         """Run the handler on one message or one batch and end each delivery."""
         async with AsyncExitStack() as stack:
             for delivery in deliveries:
-                await stack.enter_async_context(
-                    delivery.leased(self.consumer.policy.ack_wait_s)
-                )
+                await stack.enter_async_context(delivery.leased(self.consumer.policy.ack_wait_s))
             try:
                 await self._handle(deliveries, infirmary)
             except asyncio.CancelledError:
@@ -211,16 +210,12 @@ class Handler:
     async def _single(self, delivery: Delivery, message: Any, infirmary: Infirmary) -> None:
         policy = self.consumer.policy
         try:
-            if delivery.attempt > policy.attempts:
-                raise RetryJob(
-                    "worker_lost", f"{policy.attempts} workers died or were lost with this job"
-                )
             await self._through_sickness(
                 infirmary, lambda: self._attempt(delivery, message, infirmary)
             )
         except TaskOver:
             log.info("%s: task %s is over already", self.name, message.task.task_id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its attempt
             failure = _log_failure(self.name, error)
             permanent = isinstance(failure, JobFailed | RequestError)
             if not permanent and delivery.attempt < policy.attempts:
@@ -233,6 +228,9 @@ class Handler:
 
     async def _attempt(self, delivery: Delivery, message: Any, infirmary: Infirmary) -> None:
         """Run the handler. A task's answer outlives a sick queue: only the telling is repeated."""
+        most = self.consumer.policy.attempts
+        if delivery.attempt > most:
+            raise RetryJob("worker_lost", f"{most} workers died or were lost with this job")
         if not self._is_task:
             await self._call(message, None)
             return
@@ -253,9 +251,7 @@ class Handler:
                 "too_slow", f"not done within {self.consumer.policy.timeout_s} s"
             ) from error
 
-    async def _through_sickness(
-        self, infirmary: Infirmary, work: Callable[[], Awaitable[T]]
-    ) -> T:
+    async def _through_sickness(self, infirmary: Infirmary, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work`, again and again while a backend is away: that spends no attempt.
 
         Raises `RetryJob` where the backend is well and fails this job alone.

@@ -96,9 +96,7 @@ class _Run:
         if source.ndim == 2:
             source = np.repeat(source[..., None], 3, axis=2)
         image = np.ascontiguousarray(source, dtype=self._wire)[None]
-        answer = await self._inference.infer(
-            self._model, {"image": image}, priority=self._priority
-        )
+        answer = await self._inference.infer(self._model, {"image": image}, priority=self._priority)
         upscaled = answer["upscaled"][0]
         expected = (image.shape[1] * self._scale, image.shape[2] * self._scale, 3)
         if upscaled.shape != expected:
@@ -112,9 +110,7 @@ class _Run:
         canvas[target.rows, target.columns] = part if canvas.ndim == 3 else part[..., 0]
 
 
-async def each(
-    items: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_once: int
-) -> None:
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_once: int) -> None:
     """Do `work` for every item, `at_once` at a time; the first error stops the rest."""
     waiting = iter(items)
 

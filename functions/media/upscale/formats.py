@@ -49,9 +49,9 @@ def to_8_bit(picture: Picture) -> Picture:
     )
 
 
-def _rounded(samples: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> np.ndarray[
-    tuple[int, ...], np.dtype[np.uint8]
-]:
+def _rounded(
+    samples: np.ndarray[tuple[int, ...], np.dtype[np.uint16]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     eight = np.empty(samples.shape, np.uint8)
     for row in range(0, len(samples), 256):  # strips: the 32-bit middle stays small
         strip = samples[row : row + 256].astype(np.uint32)

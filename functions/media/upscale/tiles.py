@@ -24,9 +24,7 @@ class Box:
 
     def scaled(self, factor: int) -> Box:
         """The same box of the photo enlarged by `factor`."""
-        return Box(
-            self.top * factor, self.left * factor, self.bottom * factor, self.right * factor
-        )
+        return Box(self.top * factor, self.left * factor, self.bottom * factor, self.right * factor)
 
     def inside(self, outer: Box) -> Box:
         """This box as counted from `outer`'s corner."""
@@ -103,7 +101,9 @@ class Span:
     kept_stop: int
 
 
-def plan(height: int, width: int, *, halo: int, max_tile_pixels: int, parallel: int = 1) -> TilePlan:
+def plan(
+    height: int, width: int, *, halo: int, max_tile_pixels: int, parallel: int = 1
+) -> TilePlan:
     """The plan that computes least, when `parallel` tiles run at the same time.
 
     Raises `JobFailed` (code `tile_too_small`) where the photo must be cut and a tile of

@@ -49,9 +49,7 @@ class TaskTable:
             return
         # one order in every process, so that two of them never wait for each other in a ring
         rows.sort(key=lambda row: row["task_id"])
-        await self._database.fetch(
-            _RECORD, {name: [row[name] for row in rows] for name in rows[0]}
-        )
+        await self._database.fetch(_RECORD, {name: [row[name] for row in rows] for name in rows[0]})
 
     async def finished_by(self, event_ids: Sequence[str]) -> list[TaskRow]:
         """See `TaskStore.finished_by`."""
@@ -178,5 +176,3 @@ def _task_row(row: dict[str, Any]) -> TaskRow:
         error=msgspec.convert(row["error"], TaskError) if row["error"] else None,
         final_event_id=row["final_event_id"],
     )
-
-
