@@ -1,0 +1,1 @@
+"""In-memory stand-ins of the ports, each held to the same tests as the real server."""
