@@ -44,9 +44,7 @@ class Consumer:
     """The handler's further parameters by name: the types of the ports it asks for."""
 
 
-def consume(
-    subject: str, *, policy: Policy
-) -> Callable[[Callable[..., Awaitable[Any]]], Consumer]:
+def consume(subject: str, *, policy: Policy) -> Callable[[Callable[..., Awaitable[Any]]], Consumer]:
     """Handle the messages of `subject`; the handler returns or raises, the worker acknowledges.
 
     The first parameter is the message (a list of them where `policy.batch` > 1), the others are

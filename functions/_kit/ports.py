@@ -1,4 +1,4 @@
-"""What a function may ask for. The gateway hands in the real servers, tests the fakes of `fakes.py`.
+"""What a function may ask for. The gateway hands in real servers, tests the fakes.
 
 Every method raises `Unavailable` when its server cannot be reached, and nothing else for that.
 """

@@ -56,13 +56,9 @@ async def submit(stream: Stream, store: TaskStore, job: Job) -> TaskAccepted:
     await stream.publish(
         job_subject(job.steps[0].function, task.priority), job, message_id=task.task_id
     )
-    queued = TaskEvent(
-        event_id=f"{task.task_id}:queued", task=task, status=Status.QUEUED, at=now()
-    )
+    queued = TaskEvent(event_id=f"{task.task_id}:queued", task=task, status=Status.QUEUED, at=now())
     try:
-        await stream.publish(
-            event_subject(task.task_id), queued, message_id=queued.event_id
-        )
+        await stream.publish(event_subject(task.task_id), queued, message_id=queued.event_id)
         await store.record([queued])
     except Unavailable as error:
         log.warning("task %s is queued; its row comes later: %s", task.task_id, error)

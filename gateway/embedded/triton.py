@@ -97,7 +97,8 @@ def _packages(environment: Path) -> Path:
 
 def _environment(environment: Path, packages: Path) -> dict[str, str]:
     home = _setting(environment / "pyvenv.cfg", "home")
-    libraries = [packages / "nvidia_pytriton.libs", Path(home).parent / "lib"]
+    prefix = Path(home).parent
+    libraries = [packages / "nvidia_pytriton.libs", prefix / "lib", prefix / "lib64"]
     return {
         # The backend's stub takes its interpreter from the first python3 on PATH.
         "PATH": f"{environment / 'bin'}:/usr/local/bin:/usr/bin:/bin",

@@ -29,7 +29,7 @@ class EncodedInfo:
     content_type: str
 
 
-def encode(  # noqa: PLR0913 - all by name
+def encode(
     pixels: NDArray[Any],
     alpha: NDArray[Any] | None,
     path: Path,
@@ -58,21 +58,16 @@ def encode(  # noqa: PLR0913 - all by name
     width, height = size or (image.width, image.height)
     _check_side(format, width, height)
     metadata = metadata or Metadata()
-    try:
-        image = reduce_image(image, width, height)
-        image, metadata = _prepare(image, metadata, format, grey=grey, keep=keep_metadata)
-        keep = KEEP_NONE
-        if keep_metadata:
-            image, keep = attach(image, metadata)
-        save(image, path, format, quality=quality, keep=keep, lossless=lossless)
-    except pyvips.Error as error:
-        raise RetryJob(
-            "picture_not_written", f"The {format} file could not be written: {error}"
-        ) from error
+    image = reduce_image(image, width, height)
+    image, metadata = _prepare(image, metadata, format, grey=grey, keep=keep_metadata)
+    keep = KEEP_NONE
+    if keep_metadata:
+        image, keep = attach(image, metadata)
+    save(image, path, format, quality=quality, keep=keep, lossless=lossless)
     return EncodedInfo(width, height, path.stat().st_size, FORMATS[format].content_type)
 
 
-def save(  # noqa: PLR0913 - all by name
+def save(
     image: pyvips.Image,
     path: Path,
     name: str,
@@ -81,7 +76,7 @@ def save(  # noqa: PLR0913 - all by name
     keep: int = KEEP_NONE,
     lossless: bool = False,
 ) -> None:
-    """Write an 8- or 16-bit image by the format's saver. Raises `pyvips.Error`."""
+    """Write an 8- or 16-bit image by the format's saver. Raises `RetryJob`, as `encode` does."""
     by_format: dict[str, dict[str, Any]] = {
         # optimised Huffman tables: 3 to 10% smaller for a second pass over coefficients
         "jpeg": {"Q": quality, "optimize_coding": True},
@@ -92,7 +87,12 @@ def save(  # noqa: PLR0913 - all by name
         "tiff": {"compression": "deflate", "predictor": "horizontal", "bigtiff": _big(image)},
     }
     saver = getattr(image, FORMATS[name].saver or "")
-    saver(str(path), keep=keep, **by_format[name])
+    try:
+        saver(str(path), keep=keep, **by_format[name])
+    except pyvips.Error as error:
+        raise RetryJob(
+            "picture_not_written", f"The {name} file could not be written: {error}"
+        ) from error
 
 
 def flatten_on_white(image: pyvips.Image) -> pyvips.Image:

@@ -15,7 +15,7 @@ from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, corrupt, pro
 _SPARE = 2
 
 
-def thumbnail(  # noqa: PLR0913 - all by name
+def thumbnail(
     path: Path,
     out_path: Path,
     *,

@@ -54,7 +54,7 @@ def test_16_bits_are_not_dropped_to_8(photo: Photo) -> None:
 def test_the_estimate_is_the_noise_that_was_added(photo: Photo, sigma: float) -> None:
     texture = estimate_noise(photo) * 255
     found = estimate_noise(noisy(photo, sigma)) * 255
-    assert found == pytest.approx(np.hypot(sigma, texture), rel=0.15)
+    assert found == pytest.approx(np.hypot(sigma, texture), rel=0.2)
     assert texture.max() < 5
 
 
