@@ -43,7 +43,7 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
     _check_models(settings)
     packages = _packages(settings.environment)
     ports = {name: folder.port(f"triton_{name}") for name in ("http", "grpc", "metrics")}
-    regions = _shared_memory_prefix(folder)
+    regions = take_shared_memory(folder)
     process = Process(
         Command(
             name="triton",
@@ -130,9 +130,14 @@ def _backends(folder: DataFolder, settings: TritonSettings, packages: Path) -> P
     return backends
 
 
-def _shared_memory_prefix(folder: DataFolder) -> str:
+def take_shared_memory(folder: DataFolder) -> str:
     """This data folder's name for shared memory; what a killed server left there is removed."""
     prefix = f"nereid_{hashlib.sha256(str(folder.path).encode()).hexdigest()[:12]}_"
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+    for region in shared_memory(prefix):
         region.unlink(missing_ok=True)
     return prefix
+
+
+def shared_memory(prefix: str) -> list[Path]:
+    """The regions whose names begin with `prefix`."""
+    return list(SHARED_MEMORY.glob(f"{prefix}*"))

@@ -29,6 +29,7 @@ from gateway.embedded import (
     StartError,
     TritonSettings,
 )
+from gateway.embedded.triton import shared_memory
 
 ECHO_CONFIG = """
 backend: "python"
@@ -127,14 +128,11 @@ async def test_nothing_outlives_a_killed_parent_and_its_data_starts_again(
     folder.close()
     assert [process for process in left if not is_gone(process)] == []
     settings = EmbeddedSettings(triton=TritonSettings(repository=repository, models=("echo",)))
-    async with EmbeddedServers(data, settings=settings):
-        regions = shared_memory()
-        assert regions
-    assert not regions & shared_memory()
-
-
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("nereid_*")}
+    async with EmbeddedServers(data, settings=settings) as servers:
+        [option] = [word for word in servers.triton.process.command.argv if "prefix-name" in word]
+        prefix = option.rpartition("=")[2]
+        assert len(shared_memory(prefix)) == 1
+    assert shared_memory(prefix) == []
 
 
 def is_gone(process: psutil.Process) -> bool:
