@@ -70,7 +70,7 @@ def repository(tmp_path: Path) -> Path:
     return model.parent
 
 
-def s3_client(server: RunningS3, secret_key: str | None = None) -> Any:  # noqa: ANN401 - made at run time
+def s3_client(server: RunningS3, secret_key: str | None = None) -> Any:
     return aioboto3.Session().client(
         "s3",
         endpoint_url=server.endpoint,
