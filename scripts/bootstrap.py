@@ -25,6 +25,9 @@ REQUIREMENTS = ROOT / "requirements" / "tools.txt"
 OLDEST_PYTHON = (3, 11)
 OLDEST_GLIBC = (2, 35)  # what the wheel of Triton's server is built for
 
+# Debian's and Fedora's certificates, which may know a company's own where uv's do not.
+CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+
 NO_NETWORK = (
     r"Name or service not known|NewConnectionError|Network is unreachable|timed out"
     r"|name resolution|Connection refused|ProxyError|No route to host|from versions: none"
@@ -118,6 +121,8 @@ def main() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):  # they would mix other packages in
         os.environ.pop(name, None)
+    if any(Path(bundle).exists() for bundle in CERTIFICATES):
+        os.environ.setdefault("UV_SYSTEM_CERTS", "1")
     try:
         if not is_ready():
             (ROOT / ".cache").mkdir(exist_ok=True)

@@ -27,7 +27,6 @@ STAMP = ".nereid-stamp"
 # numpy below 2, which Triton's python backend needs, has wheels for these alone.
 TRITON_PYTHONS = ("3.12", "3.11", "3.10")
 
-UNTRUSTED = r"invalid peer certificate"
 NO_NETWORK = (
     r"dns error|error sending request|Connection refused|operation timed out|tcp connect"
     r"|Failed to fetch|Could not connect"
@@ -40,7 +39,10 @@ UNREACHABLE = (
 # What uv says, and what that means to the person at the keyboard.
 MEANINGS = (
     (r"No space left on device|os error 28", "the disk is full: free 6 GB, then run it again"),
-    (UNTRUSTED, "the registry's certificate is not trusted: set SSL_CERT_FILE, then run it again"),
+    (
+        r"invalid peer certificate",
+        "the registry's certificate is not trusted: set SSL_CERT_FILE, then run it again",
+    ),
     (NO_NETWORK, UNREACHABLE),
     (r"[Hh]ash mismatch", "a package is not the one that was reviewed (its hash differs)"),
     (r"no wheels? with a matching|doesn't have a wheel", "a package has no wheel for this Python"),
@@ -85,14 +87,6 @@ def fail(message: str) -> SystemExit:
 def uv(what: str, *arguments: str) -> None:
     """Run uv; when it fails, end with one line."""
     done = run_uv(*arguments)
-    if (
-        done.returncode
-        and re.search(UNTRUSTED, done.stderr)
-        and "UV_SYSTEM_CERTS" not in os.environ
-    ):
-        # Behind a proxy that signs for others, the system knows the certificate and uv does not.
-        os.environ["UV_SYSTEM_CERTS"] = "1"
-        done = run_uv(*arguments)
     if done.returncode == 0:
         return
     for pattern, meaning in MEANINGS:
