@@ -78,12 +78,15 @@ def save(
 ) -> None:
     """Write an 8- or 16-bit image by the format's saver. Raises `RetryJob`, as `encode` does."""
     by_format: dict[str, dict[str, Any]] = {
-        # optimised Huffman tables: 3 to 10% smaller for a second pass over coefficients
-        "jpeg": {"Q": quality, "optimize_coding": True},
-        # level 6 without filters is libvips' default for speed; photos gain from filtering
-        "png": {"compression": 4, "filter": "sub"},
-        "webp": {"Q": quality, "lossless": lossless},
-        "avif": {"Q": quality, "lossless": lossless, "compression": "av1", "effort": 3},
+        # optimised Huffman tables save 6% and hold the whole picture's coefficients in memory
+        "jpeg": {"Q": quality},
+        # of a noisy 6-megapixel photo: 36% smaller than unfiltered in the same 0.6 s, and each
+        # higher level saves less than 1%
+        "png": {"compression": 3, "filter": "sub"},
+        # 10% smaller than 0 in nearly the same time; 4 doubles it for nothing
+        "webp": {"Q": quality, "lossless": lossless, "effort": 2},
+        # 2 s for 6 megapixels; 3 takes 6 s and 4 takes 67 s for 2% less
+        "avif": {"Q": quality, "lossless": lossless, "compression": "av1", "effort": 1},
         "tiff": {"compression": "deflate", "predictor": "horizontal", "bigtiff": _big(image)},
     }
     saver = getattr(image, FORMATS[name].saver or "")

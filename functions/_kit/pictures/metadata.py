@@ -45,6 +45,22 @@ def read_metadata(image: pyvips.Image) -> Metadata:
     )
 
 
+def with_sound_profile(image: pyvips.Image) -> pyvips.Image:
+    """The image without its colour profile where that cannot be used: it says nothing then."""
+    if not image.get_typeof(_BLOBS["icc"]):
+        return image
+    colours = image.bands - image.hasalpha()
+    pixel = pyvips.Image.black(1, 1, bands=colours).cast(image.format)
+    pixel = pixel.copy(interpretation=image.interpretation)
+    pixel.set_type(pyvips.GValue.blob_type, _BLOBS["icc"], image.get(_BLOBS["icc"]))
+    try:
+        pixel.icc_transform("srgb", embedded=True).avg()
+    except pyvips.Error:
+        image = image.copy()
+        image.remove(_BLOBS["icc"])
+    return image
+
+
 def upright_exif(exif: bytes) -> bytes | None:
     """EXIF with orientation 1 and without its thumbnail; None where it cannot be parsed."""
     try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +186,34 @@ def test_padding_before_a_jpeg_marker_does_no_harm(small_files: dict[str, bytes]
     plain = decode(put(jpeg)).pixels
     padded = decode(put(jpeg[:-2] + bytes(40) + jpeg[-2:]))
     assert np.array_equal(padded.pixels, plain)
+
+
+def test_threads_do_not_disturb_each_other(image: pyvips.Image, tmp_path: Path) -> None:
+    wanted = {}
+    for number in range(24):
+        path = tmp_path / str(number)
+        turned = image.linear(1, number).cast("uchar").copy()
+        turned.set_type(pyvips.GValue.gint_type, "orientation", 1 + number % 8)
+        if number % 3:
+            turned.tiffsave(str(path))
+            wanted[path] = turned.autorot().numpy()
+        else:
+            path.write_bytes(bytes(turned.jpegsave_buffer())[:-200])
+    with ThreadPoolExecutor(8) as pool:
+        for path, found in zip(
+            sorted(tmp_path.iterdir()),
+            pool.map(pixels_or_code, sorted(tmp_path.iterdir())),
+            strict=True,
+        ):
+            if path in wanted:
+                assert isinstance(found, np.ndarray)
+                assert np.array_equal(found, wanted[path])
+            else:
+                assert found == "corrupt_picture"
+
+
+def pixels_or_code(path: Path) -> Photo | str:
+    try:
+        return decode(path).pixels
+    except NereidError as error:
+        return error.code

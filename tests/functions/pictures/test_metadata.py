@@ -8,7 +8,7 @@ import pytest
 import pyvips
 from numpy.typing import NDArray
 
-from functions._kit.pictures import Metadata, WriteFormat, decode, encode
+from functions._kit.pictures import Metadata, WriteFormat, decode, encode, thumbnail
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-'
@@ -150,6 +150,20 @@ def test_a_profile_of_another_colour_space_is_dropped(
     for icc in (cmyk, b"nonsense", b""):
         encode(photo, None, tmp_path / "out", format="png", metadata=Metadata(icc=icc))
         assert decode(tmp_path / "out").metadata.icc is None
+
+
+def test_a_damaged_profile_is_dropped(
+    image: pyvips.Image, camera_file: Path, tmp_path: Path
+) -> None:
+    icc = decode(camera_file).metadata.icc
+    assert icc is not None
+    damaged = image.copy()
+    damaged.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc[:300] + bytes(len(icc) - 300))
+    damaged.tiffsave(str(tmp_path / "in"))
+    picture = decode(tmp_path / "in")
+    assert picture.metadata.icc is None
+    assert np.array_equal(picture.pixels, image.numpy())
+    thumbnail(tmp_path / "in", tmp_path / "out", longest_side=32)
 
 
 def test_xmp_that_lists_appended_parts_stays_behind(image: pyvips.Image, tmp_path: Path) -> None:
