@@ -1,1 +1,13 @@
-"""In-memory stand-ins of the ports, each held to the same tests as the real server."""
+"""In-memory stand-ins of the ports, each held to the same tests as the real server.
+
+Each has a switch `sick`: while it is set, every call that needs the server raises `Unavailable`,
+as when it is gone, and `healthy` says so.
+"""
+
+from functions._kit.fakes.clients import FakeClientStore
+from functions._kit.fakes.inference import FakeInference
+from functions._kit.fakes.objects import FakeObjects
+from functions._kit.fakes.stream import FakeStream
+from functions._kit.fakes.tasks import FakeTaskStore
+
+__all__ = ["FakeClientStore", "FakeInference", "FakeObjects", "FakeStream", "FakeTaskStore"]

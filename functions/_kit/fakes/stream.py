@@ -1,0 +1,98 @@
+"""NATS JetStream in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from functions._kit.errors import QueueFull, Unavailable
+from functions._kit.ports import Receipt, Record
+
+
+@dataclass(slots=True)
+class _Log:
+    records: list[Record] = field(default_factory=list)
+    sequences: dict[str, int] = field(default_factory=dict)
+    """Message ids that were seen, which JetStream calls the duplicate window."""
+    last_sequence: int = 0
+
+
+class FakeStream:
+    """Answers as `JetStream` does. Subjects of one first word are one stream: `jobs`, `events`."""
+
+    def __init__(self, *, max_messages: Mapping[str, int] | None = None) -> None:
+        """`max_messages` maps a stream's first word to its limit; beyond it, publishing fails."""
+        self.sick = False
+        self.max_messages = dict(max_messages or {})
+        self._logs: dict[str, _Log] = {}
+        self._news = asyncio.Event()
+
+    async def publish(
+        self, subject: str, message: msgspec.Struct, *, message_id: str | None = None
+    ) -> Receipt:
+        """See `Stream.publish`."""
+        self._check_health()
+        name = subject.partition(".")[0]
+        log = self._logs.setdefault(name, _Log())
+        if message_id is not None and message_id in log.sequences:
+            return Receipt(log.sequences[message_id], duplicate=True)
+        if len(log.records) >= self.max_messages.get(name, len(log.records) + 1):
+            raise QueueFull("the queue is full; try again later")
+        log.last_sequence += 1
+        log.records.append(Record(log.last_sequence, subject, msgspec.json.encode(message)))
+        if message_id is not None:
+            log.sequences[message_id] = log.last_sequence
+        self._news.set()
+        self._news = asyncio.Event()
+        return Receipt(log.last_sequence, duplicate=False)
+
+    async def last(self, subject: str) -> Record | None:
+        """See `Stream.last`."""
+        self._check_health()
+        found = self.records(subject)
+        return found[-1] if found else None
+
+    async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[Record]:
+        """See `Stream.follow`."""
+        while True:
+            self._check_health()
+            news = self._news
+            for record in self.records(subject):
+                if record.sequence > after:
+                    after = record.sequence
+                    yield record
+            await news.wait()
+
+    async def healthy(self) -> bool:
+        """Whether it is not `sick`."""
+        return not self.sick
+
+    def records(self, subject: str) -> list[Record]:
+        """What is stored on `subject`, oldest first; `*` stands for a word, a last `>` for more."""
+        log = self._logs.get(subject.partition(".")[0], _Log())
+        return [record for record in log.records if _matches(subject, record.subject)]
+
+    def forget(self, subject: str) -> None:
+        """Drop what is stored on `subject`, as age or an acknowledgement does."""
+        log = self._logs.setdefault(subject.partition(".")[0], _Log())
+        log.records = [r for r in log.records if not _matches(subject, r.subject)]
+
+    def _check_health(self) -> None:
+        if self.sick:
+            raise Unavailable("queue", "JetStream does not answer: the fake is sick")
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    """Whether `subject` is one of `pattern`'s (NATS documentation, subject-based messaging)."""
+    wanted, words = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted = wanted[:-1]
+        if len(words) <= len(wanted):
+            return False
+        words = words[: len(wanted)]
+    return len(wanted) == len(words) and all(
+        want in {"*", word} for want, word in zip(wanted, words, strict=True)
+    )

@@ -1,0 +1,242 @@
+"""One suite over the fake and over a real NATS server: what `Stream` promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from functions._kit.errors import QueueFull, Unavailable
+from functions._kit.fakes import FakeStream
+from functions._kit.messages import Message, new_id
+from functions._kit.ports import Record, Stream
+from gateway.adapters import jetstream
+from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
+from gateway.embedded import EmbeddedServers, RunningNats
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+WAIT_S = 10
+
+
+class Note(Message, frozen=True, kw_only=True):
+    text: str
+
+
+@pytest.fixture(params=["fake", "jetstream"])
+def address(request: pytest.FixtureRequest) -> str | None:
+    """Where the real server is; None for the fake. Not async: it may start the server."""
+    return str(request.getfixturevalue("nats_url")) if request.param == "jetstream" else None
+
+
+@pytest_asyncio.fixture
+async def stream(address: str | None) -> AsyncIterator[Stream]:
+    if address is None:
+        yield FakeStream()
+        return
+    client = await connect(address, name="tests")
+    await ensure_streams(client, StreamLimits())
+    yield JetStream(client)
+    await client.close()
+
+
+@pytest.fixture
+def subject() -> str:
+    return f"events.test.{new_id()}"
+
+
+@pytest_asyncio.fixture
+async def own_nats(tmp_path: Path) -> AsyncIterator[RunningNats]:
+    """A server that a test may fill or stop."""
+    async with EmbeddedServers(tmp_path, want={"nats"}) as servers:
+        yield servers.nats
+
+
+def text(record: Record | None) -> str:
+    assert record is not None
+    return msgspec.json.decode(record.data, type=Note).text
+
+
+async def take(stream: Stream, subject: str, count: int, *, after: int = 0) -> list[Record]:
+    """The first `count` records that `follow` gives."""
+    records = cast("AsyncGenerator[Record, None]", stream.follow(subject, after=after))
+    async with asyncio.timeout(WAIT_S), aclosing(records):
+        return [await anext(records) for _ in range(count)]
+
+
+async def test_what_was_published_is_the_last_of_its_subject(stream: Stream, subject: str) -> None:
+    first = await stream.publish(subject, Note(text="one"))
+    second = await stream.publish(subject, Note(text="two"))
+    assert not first.duplicate
+    assert second.sequence > first.sequence
+    last = await stream.last(subject)
+    assert last == Record(second.sequence, subject, b'{"text":"two"}')
+
+
+async def test_nothing_was_ever_last_on_a_quiet_subject(stream: Stream, subject: str) -> None:
+    await stream.publish(subject, Note(text="another's"))
+    assert await stream.last(f"events.test.{new_id()}") is None
+
+
+async def test_a_repeated_message_id_stores_nothing(stream: Stream, subject: str) -> None:
+    message_id = new_id()
+    first = await stream.publish(subject, Note(text="first"), message_id=message_id)
+    again = await stream.publish(subject, Note(text="second"), message_id=message_id)
+    assert (again.duplicate, again.sequence) == (True, first.sequence)
+    assert text(await stream.last(subject)) == "first"
+
+
+async def test_a_message_id_is_known_on_every_subject_of_a_stream(
+    stream: Stream, subject: str
+) -> None:
+    message_id = new_id()
+    other = f"events.test.{new_id()}"
+    await stream.publish(subject, Note(text="a"), message_id=message_id)
+    assert (await stream.publish(other, Note(text="b"), message_id=message_id)).duplicate
+    assert await stream.last(other) is None
+
+
+async def test_a_message_id_of_one_stream_is_free_in_another(stream: Stream, subject: str) -> None:
+    message_id = new_id()
+    await stream.publish(subject, Note(text="fact"), message_id=message_id)
+    letter = await stream.publish("dead.test", Note(text="letter"), message_id=message_id)
+    assert not letter.duplicate
+
+
+async def test_of_many_at_once_with_one_message_id_one_is_stored(
+    stream: Stream, subject: str
+) -> None:
+    message_id = new_id()
+    receipts = await asyncio.gather(
+        *(stream.publish(subject, Note(text=str(n)), message_id=message_id) for n in range(50))
+    )
+    assert [receipt.duplicate for receipt in receipts].count(False) == 1
+    assert len({receipt.sequence for receipt in receipts}) == 1
+
+
+async def test_followers_get_the_past_in_order_and_then_the_present(
+    stream: Stream, subject: str
+) -> None:
+    for number in range(3):
+        await stream.publish(subject, Note(text=str(number)))
+    following = asyncio.create_task(take(stream, subject, 6))
+    for number in range(3, 6):
+        await stream.publish(subject, Note(text=str(number)))
+    records = await following
+    assert [text(record) for record in records] == list("012345")
+    assert {record.subject for record in records} == {subject}
+
+
+async def test_following_begins_after_a_sequence(stream: Stream, subject: str) -> None:
+    receipts = [await stream.publish(subject, Note(text=str(number))) for number in range(4)]
+    records = await take(stream, subject, 2, after=receipts[1].sequence)
+    assert [record.sequence for record in records] == [r.sequence for r in receipts[2:]]
+
+
+async def test_following_after_the_newest_waits_for_the_next(stream: Stream, subject: str) -> None:
+    newest = await stream.publish(subject, Note(text="old"))
+    following = asyncio.create_task(take(stream, subject, 1, after=newest.sequence))
+    done, _ = await asyncio.wait({following}, timeout=0.2)
+    assert not done, "something came that was not new"
+    await stream.publish(subject, Note(text="new"))
+    assert [text(record) for record in await following] == ["new"]
+
+
+async def test_followers_hear_their_own_subject_alone(stream: Stream, subject: str) -> None:
+    following = asyncio.create_task(take(stream, subject, 2))
+    for name in (subject, f"{subject}.deeper", f"events.test.{new_id()}", subject):
+        await stream.publish(name, Note(text=name))
+    assert [text(record) for record in await following] == [subject, subject]
+
+
+@pytest.mark.parametrize("pattern", ["*", ">"])
+async def test_a_pattern_follows_many_subjects(
+    stream: Stream, subject: str, pattern: str
+) -> None:
+    for word in ("a", "b", "c"):
+        await stream.publish(f"{subject}.{word}", Note(text=word))
+    records = await take(stream, f"{subject}.{pattern}", 3)
+    assert [text(record) for record in records] == ["a", "b", "c"]
+
+
+async def test_two_followers_get_all_of_it_each(stream: Stream, subject: str) -> None:
+    both = [asyncio.create_task(take(stream, subject, 20)) for _ in range(2)]
+    for number in range(20):
+        await stream.publish(subject, Note(text=str(number)))
+    expected = [str(number) for number in range(20)]
+    for records in await asyncio.gather(*both):
+        assert [text(record) for record in records] == expected
+
+
+async def test_a_server_that_runs_is_healthy(stream: Stream) -> None:
+    assert await stream.healthy()
+
+
+async def test_a_full_queue_takes_nothing_and_says_so(own_nats: RunningNats) -> None:
+    client = await connect(own_nats.url, name="tests")
+    await ensure_streams(client, StreamLimits(jobs_max_messages=3))
+    fake = FakeStream(max_messages={"jobs": 3})
+    for stream in (JetStream(client), fake):
+        for number in range(3):
+            await stream.publish("jobs.test", Note(text=str(number)), message_id=str(number))
+        with pytest.raises(QueueFull) as caught:
+            await stream.publish("jobs.test", Note(text="3"), message_id="3")
+        assert caught.value.code == "queue_full"
+        assert text(await stream.last("jobs.test")) == "2"
+        known = await stream.publish("jobs.test", Note(text="2"), message_id="2")
+        assert known.duplicate, "what is stored already needs no room"
+        await stream.publish("events.test", Note(text="facts have their own room"))
+    await client.close()
+    fake.forget("jobs.test")
+    assert not (await fake.publish("jobs.test", Note(text="room"), message_id="3")).duplicate
+
+
+async def test_a_server_that_went_away_is_unavailable_and_well_again_later(
+    own_nats: RunningNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream, "PUBLISH_TIMEOUT_S", 0.5)
+    client = await connect(own_nats.url, name="tests")
+    await ensure_streams(client, StreamLimits())
+    stream = JetStream(client)
+    await stream.publish("events.test", Note(text="before"))
+    await own_nats.process.stop()
+    assert not await stream.healthy()
+    await _is_unavailable(stream)
+    await own_nats.process.restart()
+    async with asyncio.timeout(WAIT_S):
+        while not await stream.healthy():
+            await asyncio.sleep(0.02)
+    receipt = await stream.publish("events.test", Note(text="after"))
+    assert [text(r) for r in await take(stream, "events.test", 2)] == ["before", "after"]
+    assert receipt.sequence == 2
+    await client.close()
+
+
+async def test_a_sick_fake_is_unavailable() -> None:
+    stream = FakeStream()
+    stream.sick = True
+    assert not await stream.healthy()
+    await _is_unavailable(stream)
+
+
+async def _is_unavailable(stream: Stream) -> None:
+    for call in (
+        stream.publish("events.test", Note(text="lost")),
+        stream.last("events.test"),
+        take(stream, "events.test", 1),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            await call
+        assert (caught.value.code, caught.value.backend) == ("queue_unavailable", "queue")
+
+
+async def test_no_server_at_all_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(connect("nats://127.0.0.1:1", name="tests"), WAIT_S)
