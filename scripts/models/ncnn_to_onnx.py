@@ -8,9 +8,12 @@ no 16-bit integers. Between them the network computes in FP32 on the range 0..1.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +25,11 @@ HALF_PRECISION_TAG = 0x01306B47
 # ncnn's Interp layer, key 0 (`resize_type`).
 NEAREST, BICUBIC = 1, 3
 OPSET, IR_VERSION = 17, 9
+# A tail at the full size of the result is computed in this many bands, one after the other: its
+# 64 channels at 16 times the pixels would need six times the memory of all the layers before it.
+BANDS = 8
+# Four 3x3 convolutions behind the first enlargement reach 1.25 pixels of the small picture.
+BAND_HALO = 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Layer:
 
 
 def read_layers(param: Path) -> list[Layer]:
-    """All layers in order: after two header lines, `kind name n_in n_out in... out... key=value...`."""
+    """All layers: after a header of two lines, `kind name n_in n_out in.. out.. key=value..`."""
     layers = []
     for line in param.read_text(encoding="ascii").splitlines()[2:]:
         kind, name, inputs, outputs, *rest = line.split()
@@ -87,7 +95,7 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Append one node with one output, named like that output, and return the name."""
         self.nodes.append(helper.make_node(op, inputs, [output], output, **attributes))
         return output
@@ -96,6 +104,12 @@ class Graph:
         """Multiply by a constant."""
         constant = self.constant(f"{output}.factor", np.array(factor, np.float32))
         return self.add("Mul", [source, constant], output)
+
+    def whole(self, number: int) -> str:
+        """A whole number for arithmetic with shapes, kept once."""
+        name = f"whole.{number}"
+        known = any(constant.name == name for constant in self.constants)
+        return name if known else self.constant(name, np.array([number], np.int64))
 
 
 class Translator:
@@ -106,12 +120,50 @@ class Translator:
         self._weights = weights
         self._image = image
         self._names: dict[str, str] = {}
+        self._parameters: dict[str, list[str]] = {}
+        self._band = ""
 
     def translate(self, layers: list[Layer]) -> str:
         """Append all layers; return the name of the network's output."""
+        tail = full_size_tail(layers)
+        features = self._append(layers[: len(layers) - len(tail)])
+        result = self._in_bands(tail, features) if tail else features
+        self._weights.expect_end()
+        return result
+
+    def _in_bands(self, tail: list[Layer], features: str) -> str:
+        """Append the tail once for each band of rows, so that one band at a time is in memory."""
+        graph, scale = self._graph, enlargement(tail)
+        shape = graph.add("Shape", [features], "features.shape")
+        height = graph.add("Gather", [shape, graph.whole(2)], "features.height", axis=0)
+        edges = []
+        for index in range(BANDS + 1):
+            times = graph.add("Mul", [height, graph.whole(index)], f"edge.{index}.times")
+            edges.append(graph.add("Div", [times, graph.whole(BANDS)], f"edge.{index}"))
+        pieces = []
+        for index, (top, bottom) in enumerate(pairwise(edges)):
+            name = self._band = f"band.{index}."
+            halo, zero, factor = graph.whole(BAND_HALO), graph.whole(0), graph.whole(scale)
+            above = graph.add("Sub", [top, halo], f"{name}above")
+            start = graph.add("Max", [above, zero], f"{name}start")
+            below = graph.add("Add", [bottom, halo], f"{name}below")
+            stop = graph.add("Min", [below, height], f"{name}stop")
+            rows = graph.add("Slice", [features, start, stop, graph.whole(2)], f"{name}rows")
+            self._names[tail[0].inputs[0]] = rows
+            enlarged = self._append(tail)
+            skipped = graph.add("Sub", [top, start], f"{name}skipped")
+            first = graph.add("Mul", [skipped, factor], f"{name}first")
+            end = graph.add("Sub", [bottom, start], f"{name}end")
+            last = graph.add("Mul", [end, factor], f"{name}last")
+            pieces.append(
+                graph.add("Slice", [enlarged, first, last, graph.whole(2)], f"{name}kept")
+            )
+        return graph.add("Concat", pieces, "joined", axis=2)
+
+    def _append(self, layers: list[Layer]) -> str:
         kinds: dict[str, Callable[[Layer, list[str]], str]] = {
-            "Input": lambda layer, sources: self._image,
-            "Split": lambda layer, sources: sources[0],
+            "Input": lambda _layer, _sources: self._image,
+            "Split": lambda _layer, sources: sources[0],
             "Convolution": self._convolution,
             "PReLU": self._prelu,
             "Concat": self._concat,
@@ -126,24 +178,28 @@ class Translator:
                 raise ValueError(f"layer {layer.name}: no translation for {layer.kind}")
             result = kinds[layer.kind](layer, [self._names[name] for name in layer.inputs])
             self._names.update(dict.fromkeys(layer.outputs, result))
-        self._weights.expect_end()
         return result
 
     def _convolution(self, layer: Layer, sources: list[str]) -> str:
         expect(layer, {"1": "3", "4": "1", "5": "1"})  # 3x3, padded by 1, with bias
-        channels = int(layer.values["0"])
-        kernel = self._weights.tagged_half(int(layer.values["6"])).reshape(channels, -1, 3, 3)
-        names = [
-            self._graph.constant(f"{layer.name}.weight", kernel),
-            self._graph.constant(f"{layer.name}.bias", self._weights.full(channels)),
-        ]
-        result = self._graph.add(
-            "Conv", [*sources, *names], layer.name, kernel_shape=[3, 3], pads=[1, 1, 1, 1]
-        )
+        name = f"{self._band}{layer.name}"
+        inputs = [*sources, *self._weight_and_bias(layer)]
+        result = self._graph.add("Conv", inputs, name, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         if "9" not in layer.values:
             return result
         expect(layer, {"9": "2", "-23310": "1,2.000000e-01"})  # a leaky ReLU with slope 0.2
-        return self._graph.add("LeakyRelu", [result], f"{layer.name}.leaky", alpha=0.2)
+        return self._graph.add("LeakyRelu", [result], f"{name}.leaky", alpha=0.2)
+
+    def _weight_and_bias(self, layer: Layer) -> list[str]:
+        """Names of the layer's constants, read once however many bands use them."""
+        if layer.name not in self._parameters:
+            channels = int(layer.values["0"])
+            kernel = self._weights.tagged_half(int(layer.values["6"])).reshape(channels, -1, 3, 3)
+            self._parameters[layer.name] = [
+                self._graph.constant(f"{layer.name}.weight", kernel),
+                self._graph.constant(f"{layer.name}.bias", self._weights.full(channels)),
+            ]
+        return self._parameters[layer.name]
 
     def _prelu(self, layer: Layer, sources: list[str]) -> str:
         slopes = self._weights.full(int(layer.values["0"])).reshape(-1, 1, 1)
@@ -155,22 +211,21 @@ class Translator:
 
     def _pixel_shuffle(self, layer: Layer, sources: list[str]) -> str:
         blocksize = int(layer.values["0"])
-        return self._graph.add(
-            "DepthToSpace", sources, layer.name, blocksize=blocksize, mode="CRD"
-        )
+        return self._graph.add("DepthToSpace", sources, layer.name, blocksize=blocksize, mode="CRD")
 
     def _interp(self, layer: Layer, sources: list[str]) -> str:
         height, width = float(layer.values["1"]), float(layer.values["2"])
         scales = np.array([1, 1, height, width], np.float32)
-        inputs = [*sources, "", self._graph.constant(f"{layer.name}.scales", scales)]
+        name = f"{self._band}{layer.name}"
+        inputs = [*sources, "", self._graph.constant(f"{name}.scales", scales)]
         if int(layer.values["0"]) == NEAREST:
             how = {"mode": "nearest", "nearest_mode": "floor"}
             how["coordinate_transformation_mode"] = "asymmetric"
-            return self._graph.add("Resize", inputs, layer.name, **how)
+            return self._graph.add("Resize", inputs, name, **how)
         expect(layer, {"0": str(BICUBIC)})
         # ncnn's cubic_coeffs uses A = -0.75, pixel centres at one half, and repeats the border.
         return self._graph.add(
-            "Resize", inputs, layer.name, mode="cubic", cubic_coeff_a=-0.75,
+            "Resize", inputs, name, mode="cubic", cubic_coeff_a=-0.75,
             coordinate_transformation_mode="half_pixel",
         )  # fmt: skip
 
@@ -191,6 +246,23 @@ class Translator:
         return self._graph.add("Add", terms, layer.name)
 
 
+def full_size_tail(layers: list[Layer]) -> list[Layer]:
+    """The layers from the first enlargement on, if they are one plain chain; else nothing."""
+    doubles = [
+        index
+        for index, layer in enumerate(layers)
+        if layer.kind == "Interp" and float(layer.values["1"]) == 2
+    ]
+    tail = layers[doubles[0] :] if doubles else []
+    chain = all(layer.kind in ("Interp", "Convolution") for layer in tail)
+    return tail if chain else []
+
+
+def enlargement(layers: list[Layer]) -> int:
+    """By how much these layers enlarge."""
+    return math.prod(int(float(layer.values["1"])) for layer in layers if layer.kind == "Interp")
+
+
 def expect(layer: Layer, values: dict[str, str]) -> None:
     """Raise ValueError where the layer is of another form than this translation knows."""
     for key, value in values.items():
@@ -204,20 +276,27 @@ def picture_model(
     """The model around `network`, which appends itself to a graph: planes 0..1 in, planes out."""
     graph = Graph()
     largest = float(2**bits - 1)
-    numbers = graph.add("Cast", ["image"], "numbers", to=TensorProto.FLOAT) if bits == 8 else "image"
+    numbers = "image"
+    if bits == 8:
+        numbers = graph.add("Cast", ["image"], "numbers", to=TensorProto.FLOAT)
     white = graph.constant("white", np.array(largest, np.float32))
-    planes = graph.add("Transpose", [graph.add("Div", [numbers, white], "unit")], "planes", perm=[0, 3, 1, 2])
+    unit = graph.add("Div", [numbers, white], "unit")
+    planes = graph.add("Transpose", [unit], "planes", perm=[0, 3, 1, 2])
     output = network(graph, planes)
-    limits = [graph.constant("zero", np.array(0, np.float32)), graph.constant("one", np.array(1, np.float32))]
+    limits = [
+        graph.constant(name, np.array(value, np.float32))
+        for name, value in (("black", 0), ("full", 1))
+    ]
     clipped = graph.add("Clip", [output, *limits], "clipped")
     rounded = graph.add("Round", [graph.add("Mul", [clipped, white], "brightness")], "rounded")
     if bits == 8:
         rounded = graph.add("Cast", [rounded], "bytes", to=TensorProto.UINT8)
     graph.add("Transpose", [rounded], "upscaled", perm=[0, 2, 3, 1])
     kind = TensorProto.UINT8 if bits == 8 else TensorProto.FLOAT
-    inputs = [helper.make_tensor_value_info("image", kind, ["batch", "height", "width", 3])]
-    shape = ["batch", f"{scale}*height", f"{scale}*width", 3]
-    outputs = [helper.make_tensor_value_info("upscaled", kind, shape)]
+    small: list[str | int | None] = ["batch", "height", "width", 3]
+    large: list[str | int | None] = ["batch", f"{scale}*height", f"{scale}*width", 3]
+    inputs = [helper.make_tensor_value_info("image", kind, small)]
+    outputs = [helper.make_tensor_value_info("upscaled", kind, large)]
     made = helper.make_graph(graph.nodes, name, inputs, outputs, graph.constants)
     model = helper.make_model(
         made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from functions._kit.errors import JobFailed
 
@@ -156,7 +157,7 @@ def _spans(length: int, count: int, halo: int) -> tuple[Span, ...]:
         return (Span(0, length, 0, length),)
     starts = [index * (length - extent) // (count - 1) for index in range(count)]
     cuts = [0]
-    cuts += [(left + extent + right) // 2 for left, right in zip(starts, starts[1:], strict=False)]
+    cuts += [(left + extent + right) // 2 for left, right in pairwise(starts)]
     cuts.append(length)
     return tuple(
         Span(start, start + extent, cuts[index], cuts[index + 1])

@@ -18,9 +18,9 @@ def check(tiles: TilePlan, halo: int, max_tile_pixels: int) -> None:
         source, kept = tile.source, tile.kept
         assert source.bottom - source.top == tiles.tile_height
         assert source.right - source.left == tiles.tile_width
-        assert 0 <= source.top
+        assert source.top >= 0
         assert source.bottom <= tiles.height
-        assert 0 <= source.left
+        assert source.left >= 0
         assert source.right <= tiles.width
         assert kept.top - source.top >= halo or source.top == kept.top == 0
         assert kept.left - source.left >= halo or source.left == kept.left == 0

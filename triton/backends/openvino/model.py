@@ -6,14 +6,21 @@ answered as soon as it is done, so that a slow one never holds the others of its
 Parameters of config.pbtxt, all optional:
   streams           requests that run at the same time, each on its share of the cores; default 1
   precision         `bf16` where the CPU computes in it (f32 elsewhere), or `f32`; default `f32`
+  shapes            `any`: compile once, for every shape; `each`: compile for each input shape that
+                    comes (the last two are kept), which takes a second and lets a deep network
+                    run in a third of the memory; default `any`
   max_tile_pixels   the largest height x width of an NHWC picture; larger ones are refused
 """
 
 from __future__ import annotations
 
 import json
+import queue
 import threading
+from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +29,8 @@ import triton_python_backend_utils as pb_utils
 
 # How the C++ allocator, the kernel (ENOMEM) and oneDNN say that memory ran out.
 OUT_OF_MEMORY = ("bad_alloc", "allocate", "out of memory", "could not create a memory object")
+# Pictures of one size come in rows; two sizes at a time are common, more are not.
+SHAPES_KEPT = 2
 
 
 class TritonPythonModel:
@@ -37,10 +46,9 @@ class TritonPythonModel:
         path = folder / config["default_model_filename"]
         streams = int(parameters.get("streams", "1"))
         self._max_tile_pixels = int(parameters.get("max_tile_pixels", "0"))
-        self._compiled = compile_model(path, streams, parameters.get("precision", "f32"))
-        self._names = [port.any_name for port in self._compiled.inputs]
-        self._outputs = [port.any_name for port in self._compiled.outputs]
-        self._local = threading.local()
+        self._engine = Engine(
+            path, streams, parameters.get("precision", "f32"), parameters.get("shapes", "any")
+        )
         self._threads = ThreadPoolExecutor(streams, thread_name_prefix="stream")
         self._free = threading.Semaphore(streams)
 
@@ -61,63 +69,118 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> None:
         sender = request.get_response_sender()
         try:
-            response = self._infer(request)
-        except Exception as error:  # whatever it is, the client must hear of it
-            response = pb_utils.InferenceResponse(error=translate(error))
+            self._infer(request, sender)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+            send(sender, pb_utils.InferenceResponse(error=translate(error)))
         finally:
             self._free.release()
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def _infer(self, request: Any) -> Any:
+    def _infer(self, request: Any, sender: Any) -> None:
         if request.is_cancelled():
-            raise Cancelled
-        runner = self._runner()
-        for name in self._names:
-            array = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+            raise CancelledError
+        arrays = {
+            name: pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+            for name in self._engine.inputs
+        }
+        for array in arrays.values():
             self._refuse_large(array)
-            runner.set_tensor(name, openvino.Tensor(array, shared_memory=array.flags.writeable))
-        runner.infer()
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, runner.get_tensor(name).data) for name in self._outputs]
-        )
-
-    def _runner(self) -> openvino.InferRequest:
-        """This thread's own inference request."""
-        if not hasattr(self._local, "runner"):
-            self._local.runner = self._compiled.create_infer_request()
-        return self._local.runner
+        with self._engine.runner(arrays) as runner:
+            runner.infer()
+            outputs = [
+                pb_utils.Tensor(name, runner.get_tensor(name).data) for name in self._engine.outputs
+            ]
+            # Sent while the runner is ours: the tensors are its memory, not copies.
+            send(sender, pb_utils.InferenceResponse(outputs))
 
     def _refuse_large(self, array: Any) -> None:
         limit = self._max_tile_pixels
         if limit and array.ndim == 4 and array.shape[1] * array.shape[2] > limit:
             height, width = array.shape[1:3]
-            raise Refused(f"a tile of {height}x{width} pixels is above max_tile_pixels = {limit}")
+            raise RefusedError(
+                f"a tile of {height}x{width} pixels is above max_tile_pixels = {limit}"
+            )
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The request is at fault."""
 
 
-class Cancelled(Exception):
+class CancelledError(Exception):
     """Nobody waits for the answer any more."""
 
 
-def compile_model(path: Path, streams: int, precision: str) -> openvino.CompiledModel:
-    """Compile `path`; raises ValueError for a precision that is unknown."""
-    if precision not in ("bf16", "f32"):
-        raise ValueError(f"parameter precision: {precision!r} is neither bf16 nor f32")
-    core = openvino.Core()
-    fast = precision == "bf16" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    settings = {"NUM_STREAMS": streams, "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32"}
-    return core.compile_model(path, "CPU", settings)
+class Engine:
+    """A network, compiled for every shape or for each that comes."""
+
+    def __init__(self, path: Path, streams: int, precision: str, shapes: str) -> None:
+        """Raises ValueError for a word that is unknown."""
+        if precision not in ("bf16", "f32"):
+            raise ValueError(f"parameter precision: {precision!r} is neither bf16 nor f32")
+        if shapes not in ("any", "each"):
+            raise ValueError(f"parameter shapes: {shapes!r} is neither any nor each")
+        self._core = openvino.Core()
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        fast = precision == "bf16" and "BF16" in capabilities
+        self._settings = {
+            "NUM_STREAMS": streams,
+            "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
+        }
+        self._path = path
+        model = self._core.read_model(path)
+        self.inputs = [port.any_name for port in model.inputs]
+        self.outputs = [port.any_name for port in model.outputs]
+        self._each = shapes == "each"
+        self._lock = threading.Lock()
+        self._pools: OrderedDict[Any, Pool] = OrderedDict()
+        if not self._each:
+            self._pools[None] = Pool(self._core.compile_model(model, "CPU", self._settings))
+
+    def runner(self, arrays: dict[str, Any]) -> Any:
+        """A free inference request that holds `arrays`, as a context manager."""
+        shapes = {name: list(array.shape) for name, array in arrays.items()}
+        key = json.dumps(shapes) if self._each else None
+        with self._lock:
+            if key not in self._pools:
+                while len(self._pools) >= SHAPES_KEPT:
+                    self._pools.popitem(last=False)
+                model = self._core.read_model(self._path)
+                model.reshape(shapes)
+                self._pools[key] = Pool(self._core.compile_model(model, "CPU", self._settings))
+            self._pools.move_to_end(key)
+            return self._pools[key].take(arrays)
+
+
+class Pool:
+    """The inference requests of one compiled network."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    @contextmanager
+    def take(self, arrays: dict[str, Any]) -> Iterator[Any]:
+        """Lend a request, made when none is idle. One that failed is not lent again."""
+        try:
+            runner = self._idle.get_nowait()
+        except queue.Empty:
+            runner = self._compiled.create_infer_request()
+        for name, array in arrays.items():
+            runner.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        yield runner
+        self._idle.put(runner)
+
+
+def send(sender: Any, response: Any) -> None:
+    """Give the one and only answer to a request."""
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def translate(error: Exception) -> Any:
     """Tell a client whether it, the machine, or the model is at fault."""
     text = str(error)
-    if isinstance(error, Cancelled):
+    if isinstance(error, CancelledError):
         return pb_utils.TritonError("cancelled", pb_utils.TritonError.CANCELLED)
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedError):
         return pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
     if isinstance(error, MemoryError) or any(word in text.lower() for word in OUT_OF_MEMORY):
         return pb_utils.TritonError(f"out of memory: {text}", pb_utils.TritonError.UNAVAILABLE)
