@@ -27,6 +27,7 @@ from functions._kit.ports import Receipt, Record
 
 log = logging.getLogger(__name__)
 
+CONNECT_TIMEOUT_S = 5.0
 PUBLISH_TIMEOUT_S = 5.0
 HOUR_S = 3600.0
 FULL = {10077, 10047}
@@ -79,22 +80,27 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
 
 
 async def connect(url: str, *, name: str) -> Client:
-    """Connect for good: after the first success, a lost server is awaited for ever."""
+    """Connect for good: after the first success, a lost server is awaited for ever.
+
+    Raises `Unavailable` where there is no first success within `CONNECT_TIMEOUT_S`.
+    """
 
     async def on_error(error: Exception) -> None:
         log.warning("NATS: %r", error)
 
+    connecting = nats.connect(
+        url,
+        name=name,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.25,
+        ping_interval=5,
+        max_outstanding_pings=2,
+        error_cb=on_error,
+        allow_reconnect=True,
+    )
     try:
-        return await nats.connect(
-            url,
-            name=name,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
-            ping_interval=5,
-            max_outstanding_pings=2,
-            error_cb=on_error,
-            allow_reconnect=True,
-        )
+        # nats-py applies "for ever" to the first attempt as well
+        return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
     except _unreachable as error:
         raise Unavailable("queue", f"NATS cannot be reached: {error!r}") from error
 
@@ -133,6 +139,7 @@ class JetStream:
         headers: dict[str, str] | None = None,
     ) -> Receipt:
         """`publish` for a message that is encoded already."""
+        self._check_connected()
         headers = dict(headers or {})
         if message_id is not None:
             headers["Nats-Msg-Id"] = message_id
@@ -148,6 +155,7 @@ class JetStream:
 
     async def last(self, subject: str) -> Record | None:
         """See `Stream.last`."""
+        self._check_connected()
         try:
             message = await self._js.get_last_msg(_stream_of(subject), subject, direct=False)
         except nats.js.errors.NotFoundError:
@@ -158,6 +166,7 @@ class JetStream:
 
     async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[Record]:
         """See `Stream.follow`. An ordered consumer: gaps are noticed and read again."""
+        self._check_connected()
         try:
             subscription = await self._js.subscribe(
                 subject,
@@ -178,11 +187,18 @@ class JetStream:
 
     async def healthy(self) -> bool:
         """See `Stream.healthy`."""
+        if not self.client.is_connected:
+            return False
         try:
             await self._js.account_info()
         except _unreachable:
             return False
-        return self.client.is_connected
+        return True
+
+    def _check_connected(self) -> None:
+        """Refuse now: nats-py would keep a message and send it after we said that it failed."""
+        if not self.client.is_connected:
+            raise Unavailable("queue", "NATS is not connected; it is being called again")
 
 
 def _stream_of(subject: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 
 import httpx
@@ -266,7 +266,7 @@ async def test_a_forged_or_expired_url_is_refused(real: S3Objects, key: str) -> 
         async with asyncio.timeout(10):
             while (await http.get(short)).status_code == 200:
                 await asyncio.sleep(0.1)
-        assert (await http.get(short)).status_code == 403
+        assert (await http.get(short)).status_code in {400, 403}  # rclone says 400, S3 itself 403
 
 
 async def test_urls_carry_the_public_address(real_address: S3Address, key: str) -> None:
@@ -302,17 +302,16 @@ async def test_a_store_that_does_not_serve_us_is_unavailable(
     fields = {name: getattr(real_address, name) for name in ("endpoint", "access_key")}
     fields |= {name: getattr(real_address, name) for name in ("secret_key", "bucket")}
     async with open_objects(S3Address(**{**fields, **wrong})) as objects:
-        await _is_unavailable(objects, tmp_path, absent_is_fine=fault == "no bucket")
+        await _is_unavailable(objects, tmp_path, all_calls=fault == "wrong secret")
 
 
-async def _is_unavailable(objects: Objects, tmp_path: Path, *, absent_is_fine: bool = False) -> None:
-    """S3 answers a read in an absent bucket as one of an absent object."""
+async def _is_unavailable(objects: Objects, tmp_path: Path, *, all_calls: bool = True) -> None:
+    """Without a bucket S3 says that the object is absent; without a server each call takes 2 s."""
     assert not await objects.healthy()
-    calls = [objects.upload(tmp_path / "file", "k", "text/plain")]
-    calls += [objects.put("k", chunks(b"x"), "text/plain")]  # type: ignore[list-item]
-    if not absent_is_fine:
-        calls += [objects.head("k"), objects.download("k", tmp_path / "copy")]  # type: ignore[list-item]
-        calls += [objects.delete("k")]
+    calls: list[Awaitable[object]] = [objects.upload(tmp_path / "file", "k", "text/plain")]
+    if all_calls:
+        calls += [objects.head("k"), objects.download("k", tmp_path / "copy")]
+        calls += [objects.put("k", chunks(b"x"), "text/plain"), objects.delete("k")]
     for call in calls:
         with pytest.raises(Unavailable) as caught:
             await call
