@@ -1,7 +1,7 @@
 """Pictures: what they are, their pixels, and back into files. All synchronous and thread-safe."""
 
 from functions._kit.pictures.decoder import Picture, decode
-from functions._kit.pictures.denoiser import denoise, estimate_noise
+from functions._kit.pictures.denoiser import denoise
 from functions._kit.pictures.encoder import EncodedInfo, encode
 from functions._kit.pictures.formats import (
     FORMATS,
@@ -13,6 +13,7 @@ from functions._kit.pictures.formats import (
 )
 from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, probe
 from functions._kit.pictures.metadata import Metadata
+from functions._kit.pictures.noise import estimate_noise
 from functions._kit.pictures.resizer import shrink
 from functions._kit.pictures.thumbnails import thumbnail
 
