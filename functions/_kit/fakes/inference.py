@@ -23,7 +23,7 @@ DEFAULT_MODELS: dict[str, dict[str, str]] = {
         ("realesr-animevideov3-x2", "2", "19"),
         ("realesr-animevideov3-x3", "3", "19"),
         ("realesr-animevideov3-x4", "4", "18"),
-        ("realesrgan-x4plus", "4", "48"),
+        ("realesrgan-x4plus", "4", "64"),
         ("realesrgan-x4plus-anime", "4", "40"),
     )
     for suffix, bits in (("", "8"), ("-16bit", "16"))
