@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -76,14 +76,10 @@ class Worker:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({stopping, *loops}, return_when=asyncio.FIRST_COMPLETED)
             broken = [loop for loop in loops if loop.done()]
-            for task in (stopping, *loops):
-                task.cancel()
-            await asyncio.gather(stopping, *loops, return_exceptions=True)
+            await _end({stopping, *loops})
             if running:
                 await asyncio.wait(running, timeout=self._drain_s)
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await _end(running)
             for loop in broken:
                 loop.result()  # a loop ends by itself only through a fault of ours
 
@@ -289,6 +285,15 @@ class Handler:
         await self._stream.publish(
             f"dead.{self.name}", letter, message_id=f"{self.name}:{delivery.sequence}"
         )
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel `tasks` until they have ended: Python 3.11's wait_for may swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1.0)
 
 
 def _log_failure(name: str, error: Exception) -> NereidError:

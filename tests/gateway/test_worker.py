@@ -1,0 +1,452 @@
+"""The worker over a real JetStream: leases, attempts, sickness, cancelling, priorities."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import string
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from functions._kit.consume import Run, consume
+from functions._kit.errors import JobFailed, RetryJob, Unavailable
+from functions._kit.messages import Message, new_id, now
+from functions._kit.policy import Policy
+from functions.tasks.contracts import (
+    DeadLetter,
+    Job,
+    Status,
+    Step,
+    Task,
+    TaskEvent,
+    event_subject,
+    final_id,
+    job_subject,
+)
+from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
+from gateway.registry import Function
+from gateway.worker import Worker
+
+
+def random_word() -> str:
+    """A word that no other test uses."""
+    return "".join(random.choices(string.ascii_lowercase, k=12))
+
+
+Handle = Callable[[Any, Any], Awaitable[Any]]
+
+
+@dataclass
+class House:
+    """A worker's surroundings in one test."""
+
+    stream: JetStream
+    scratch: Path
+    well: bool = True
+    drain_s: float = 5.0
+    name: str = field(default_factory=lambda: f"test.{random_word()}")
+
+    def function(self, handle: Handle, message: type = Job, **policy: Any) -> Function:
+        """A function of the test's own, on a subject that no other test uses."""
+
+        async def handler(job: Any, run: Any) -> Any:
+            return await handle(job, run)
+
+        handler.__annotations__ = {"job": message, "run": Run}
+        if "batch" in policy:
+            handler.__annotations__ = {"job": list[message], "run": Run}  # type: ignore[valid-type]
+        settings = {"bands": True, "backoff_s": (0.05,)} | policy
+        consumer = consume(f"jobs.{self.name}", policy=Policy(**settings))(handler)
+        return Function(self.name, "a test", [], [consumer])
+
+    @asynccontextmanager
+    async def working(self, *functions: Function) -> AsyncIterator[None]:
+        """A worker that runs `functions` during the block."""
+
+        async def is_well() -> bool:
+            return self.well
+
+        worker = Worker(
+            functions,
+            {},
+            self.stream,
+            {"triton": is_well},
+            scratch=self.scratch,
+            drain_s=self.drain_s,
+        )
+        stop, ready = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(worker.run(stop, ready))
+        await ready.wait()
+        try:
+            yield
+        finally:
+            stop.set()
+            await running
+
+    async def send(self, priority: int = 5, *further: Step) -> Job:
+        """Publish a job of this test's function."""
+        task = Task(
+            task_id=new_id(), client_id="c", workflow="w", priority=priority, created_at=now()
+        )
+        job = Job(task=task, steps=(Step(function=self.name, share=0.5), *further))
+        await self.stream.publish(job_subject(self.name, priority), job, message_id=task.task_id)
+        return job
+
+    async def events(self, job: Job) -> list[TaskEvent]:
+        """All events of a task, up to its final one."""
+        found: list[TaskEvent] = []
+        async for record in self.stream.follow(event_subject(job.task.task_id)):
+            found.append(msgspec.json.decode(record.data, type=TaskEvent))
+            if found[-1].status.final:
+                return found
+        raise AssertionError
+
+    async def first(self, subject: str) -> bytes:
+        """The first message that comes on `subject`."""
+        async with asyncio.timeout(10):
+            while (record := await self.stream.last(subject)) is None:
+                await asyncio.sleep(0.01)
+        return record.data
+
+    async def left(self) -> int:
+        """Jobs of this test's function that the queue still holds."""
+        info = await self.stream.client.jetstream().stream_info(
+            "JOBS", subjects_filter=f"jobs.{self.name}.*"
+        )
+        return sum((info.state.subjects or {}).values())
+
+
+@pytest_asyncio.fixture
+async def house(nats_url: str, tmp_path: Path) -> AsyncIterator[House]:
+    client = await connect(nats_url, name="test")
+    await ensure_streams(client, StreamLimits())
+    yield House(JetStream(client), tmp_path)
+    await client.close()
+
+
+async def until_empty(house: House) -> None:
+    async with asyncio.timeout(10):
+        while await house.left():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_job_runs_once_and_its_events_tell_its_life(house: House) -> None:
+    async def handle(job: Job, run: Run) -> dict[str, int]:
+        run.progress(0.5)
+        assert run.scratch.is_dir()
+        return {"answer": 42}
+
+    async with house.working(house.function(handle)):
+        events = await house.events(await house.send())
+        await until_empty(house)
+    assert [e.status for e in events] == [Status.PROCESSING, Status.COMPLETED]
+    assert events[-1].result == {"answer": 42}
+    assert events[-1].progress == 1.0
+    assert {e.attempts for e in events} == {1}
+    assert list(house.scratch.iterdir()) == []
+
+
+async def test_progress_is_told_while_the_handler_works(house: House) -> None:
+    told = asyncio.Event()
+
+    async def handle(job: Job, run: Run) -> None:
+        run.progress(0.5)
+        await told.wait()
+
+    async with house.working(house.function(handle)):
+        job = await house.send()
+        async for record in house.stream.follow(event_subject(job.task.task_id)):
+            event = msgspec.json.decode(record.data, type=TaskEvent)
+            if event.progress == 0.25:  # half of a step that makes half of the task
+                break
+        told.set()
+        assert (await house.events(job))[-1].status is Status.COMPLETED
+
+
+async def test_a_finished_step_passes_the_task_and_its_result_on(house: House) -> None:
+    async def handle(job: Job, run: Run) -> dict[str, int]:
+        return {"first": 1}
+
+    other = f"{house.name}x"
+    async with house.working(house.function(handle)):
+        await house.send(9, Step(function=other, share=0.5))
+        following = msgspec.json.decode(await house.first(job_subject(other, 9)), type=Job)
+        await until_empty(house)
+    assert following.result == {"first": 1}
+    assert following.done == 0.5
+    assert [step.function for step in following.steps] == [other]
+
+
+async def test_a_job_at_fault_fails_at_once_with_its_code(house: House) -> None:
+    runs = 0
+
+    async def handle(job: Job, run: Run) -> None:
+        nonlocal runs
+        runs += 1
+        raise JobFailed("corrupt_picture", "it ends early")
+
+    async with house.working(house.function(handle)):
+        final = (await house.events(await house.send()))[-1]
+        await until_empty(house)
+    assert (final.status, final.error and final.error.code) == (Status.FAILED, "corrupt_picture")
+    assert runs == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RetryJob("flaky", "perhaps later"), "flaky"), (ZeroDivisionError(), "internal_error")],
+)
+async def test_attempts_are_spent_and_then_the_job_is_a_dead_letter(
+    house: House, error: Exception, code: str
+) -> None:
+    seen: list[int] = []
+
+    async def handle(job: Job, run: Run) -> None:
+        seen.append(run.attempt)
+        raise error
+
+    async with house.working(house.function(handle, attempts=3)):
+        job = await house.send()
+        final = (await house.events(job))[-1]
+        letter = msgspec.json.decode(await house.first(f"dead.{house.name}"), type=DeadLetter)
+        await until_empty(house)
+    assert seen == [1, 2, 3]
+    assert (final.status, final.error and final.error.code) == (Status.FAILED, code)
+    assert (letter.code, letter.attempts) == (code, 3)
+    assert msgspec.json.decode(letter.payload, type=Job) == job
+
+
+async def test_a_sick_backend_spends_no_attempt_however_long_it_is_away(house: House) -> None:
+    tries = 0
+    house.well = False
+
+    async def handle(job: Job, run: Run) -> int:
+        nonlocal tries
+        tries += 1
+        if not house.well:
+            raise Unavailable("triton", "away")
+        return {"attempt": run.attempt}  # type: ignore[return-value]
+
+    async with house.working(house.function(handle, attempts=1, ack_wait_s=1.0)):
+        job = await house.send()
+        while tries == 0:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2.5)  # longer than the lease, and than all the attempts' backoff
+        house.well = True
+        final = (await house.events(job))[-1]
+    assert final.status is Status.COMPLETED
+    assert final.result == {"attempt": 1}
+    assert tries == 2
+
+
+async def test_a_job_that_fails_a_healthy_backend_again_and_again_spends_its_attempts(
+    house: House,
+) -> None:
+    async def handle(job: Job, run: Run) -> None:
+        raise Unavailable("triton", "out of memory, because of this job")
+
+    async with house.working(house.function(handle, attempts=1)):
+        final = (await house.events(await house.send()))[-1]
+    assert final.status is Status.FAILED
+    assert final.error is not None
+    assert final.error.code == "triton_unavailable"
+
+
+def cancelled(job: Job) -> TaskEvent:
+    return TaskEvent(
+        event_id=final_id(job.task.task_id), task=job.task, status=Status.CANCELLED, at=now()
+    )
+
+
+async def test_a_running_task_stops_when_it_is_cancelled(house: House) -> None:
+    started, stopped = asyncio.Event(), asyncio.Event()
+
+    async def handle(job: Job, run: Run) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with house.working(house.function(handle)):
+        job = await house.send()
+        await started.wait()
+        event = cancelled(job)
+        await house.stream.publish(
+            event_subject(job.task.task_id), event, message_id=event.event_id
+        )
+        await stopped.wait()
+        await until_empty(house)
+        assert (await house.events(job))[-1].status is Status.CANCELLED
+
+
+async def test_a_task_cancelled_while_it_waits_never_runs(house: House) -> None:
+    ran: list[str] = []
+
+    async def handle(job: Job, run: Run) -> None:
+        ran.append(job.task.task_id)
+
+    job = await house.send()
+    event = cancelled(job)
+    await house.stream.publish(event_subject(job.task.task_id), event, message_id=event.event_id)
+    async with house.working(house.function(handle)):
+        await until_empty(house)
+    assert ran == []
+
+
+async def test_of_two_final_events_the_first_is_kept(house: House) -> None:
+    async def handle(job: Job, run: Run) -> None:
+        event = cancelled(job)
+        receipt = await house.stream.publish(
+            event_subject("elsewhere" + job.task.task_id), event, message_id=event.event_id
+        )
+        assert not receipt.duplicate
+
+    async with house.working(house.function(handle)):
+        job = await house.send()
+        await until_empty(house)
+    last = await house.stream.last(event_subject(job.task.task_id))
+    assert last is not None
+    assert msgspec.json.decode(last.data, type=TaskEvent).status is Status.PROCESSING
+
+
+async def test_a_job_longer_than_its_lease_stays_with_its_worker(house: House) -> None:
+    runs = 0
+
+    async def handle(job: Job, run: Run) -> dict[str, int]:
+        nonlocal runs
+        runs += 1
+        await asyncio.sleep(2.5)  # the work itself: two and a half leases long
+        return {"runs": runs}
+
+    async with house.working(house.function(handle, ack_wait_s=1.0, concurrency=2)):
+        final = (await house.events(await house.send()))[-1]
+    assert final.result == {"runs": 1}
+
+
+async def test_the_job_of_a_worker_that_died_comes_again(house: House) -> None:
+    async def handle(job: Job, run: Run) -> dict[str, int]:
+        return {"attempt": run.attempt}
+
+    function = house.function(handle, ack_wait_s=1.0, bands=False)
+    async with house.working(function):
+        pass  # makes the durable consumer
+    task = Task(task_id=new_id(), client_id="c", workflow="w", priority=5, created_at=now())
+    job = Job(task=task, steps=(Step(function=house.name, share=1.0),))
+    await house.stream.publish(f"jobs.{house.name}", job, message_id=task.task_id)
+    taken = await house.stream.client.jetstream().pull_subscribe_bind(
+        house.name.replace(".", "_"), stream="JOBS"
+    )
+    await taken.fetch(1)  # by somebody who never says another word
+    async with house.working(function):
+        final = (await house.events(job))[-1]
+    assert final.result == {"attempt": 2}
+
+
+async def test_a_stopping_worker_finishes_what_it_has(house: House) -> None:
+    started, go = asyncio.Event(), asyncio.Event()
+
+    async def handle(job: Job, run: Run) -> dict[str, str]:
+        started.set()
+        await go.wait()
+        return {"done": "yes"}
+
+    async with house.working(house.function(handle)):
+        job = await house.send()
+        await started.wait()
+        asyncio.get_running_loop().call_later(0.2, go.set)
+    assert (await house.events(job))[-1].result == {"done": "yes"}
+
+
+async def test_a_job_handed_back_at_the_end_spends_no_attempt(house: House) -> None:
+    started = asyncio.Event()
+
+    async def never(job: Job, run: Run) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def handle(job: Job, run: Run) -> dict[str, int]:
+        return {"attempt": run.attempt}
+
+    house.drain_s = 0.1
+    async with house.working(house.function(never, attempts=1)):
+        job = await house.send()
+        await started.wait()
+    async with house.working(house.function(handle, attempts=1)):
+        final = (await house.events(job))[-1]
+    assert final.result == {"attempt": 1}
+
+
+async def test_a_high_task_overtakes_a_backlog_and_a_low_one_is_not_starved(house: House) -> None:
+    order: list[int] = []
+
+    async def handle(job: Job, run: Run) -> None:
+        order.append(job.task.priority)
+
+    for _ in range(20):
+        await house.send(1)
+    for _ in range(20):
+        await house.send(10)
+    async with house.working(house.function(handle, concurrency=1)):
+        await until_empty(house)
+    first = order[:20]
+    assert first.count(10) >= 15
+    assert first.count(1) >= 2
+    assert len(order) == 40
+
+
+async def test_an_express_slot_takes_a_high_task_while_all_others_are_busy(house: House) -> None:
+    go = asyncio.Event()
+
+    async def handle(job: Job, run: Run) -> None:
+        if job.task.priority < 8:
+            await go.wait()
+
+    async with house.working(house.function(handle, concurrency=1, express=1)):
+        slow = await house.send(1)
+        await house.send(1)
+        assert (await house.events(await house.send(9)))[-1].status is Status.COMPLETED
+        go.set()
+        await house.events(slow)
+
+
+async def test_a_message_that_nobody_can_read_is_a_dead_letter(house: House) -> None:
+    async def handle(job: Job, run: Run) -> None:
+        raise AssertionError
+
+    subject = f"jobs.{house.name}.normal"
+    async with house.working(house.function(handle)):
+        await house.stream.publish_bytes(subject, b"\xff{not json")
+        letter = msgspec.json.decode(await house.first(f"dead.{house.name}"), type=DeadLetter)
+        await until_empty(house)
+    assert (letter.code, letter.payload) == ("unreadable", b"\xff{not json")
+
+
+class Fact(Message, frozen=True, kw_only=True):
+    number: int
+
+
+async def test_a_batch_is_handled_at_once_and_comes_again_when_it_fails(house: House) -> None:
+    batches: list[list[int]] = []
+
+    async def handle(facts: list[Fact], run: Run) -> None:
+        batches.append([fact.number for fact in facts])
+        if len(batches) == 1:
+            raise RuntimeError("once")
+
+    for number in range(7):
+        await house.stream.publish(f"jobs.{house.name}", Fact(number=number))
+    function = house.function(handle, Fact, batch=5, bands=False)
+    async with house.working(function):
+        async with asyncio.timeout(10):
+            while {n for batch in batches[1:] for n in batch} != set(range(7)):
+                await asyncio.sleep(0.01)
+    assert batches[0] == [0, 1, 2, 3, 4]
+    assert await house.left() == 0
