@@ -55,9 +55,11 @@ def test_16_bits_are_not_dropped_to_8(photo: Photo) -> None:
 
 @pytest.mark.parametrize("sigma", [5, 10, 25])
 def test_the_estimate_is_the_noise_that_was_added(photo: Photo, sigma: float) -> None:
-    found = estimate_noise(noisy(photo, sigma))[:, HIGH] * 255
-    assert found == pytest.approx(np.full_like(found, sigma), rel=0.6)
-    assert found.mean() == pytest.approx(sigma, rel=0.1)
+    grey, *colours = estimate_noise(noisy(photo, sigma))[:, HIGH] * 255
+    assert colours == pytest.approx(np.full_like(colours, sigma), rel=0.15)
+    # fur fills this photo and adds to grey alone: measured 25% at sigma 5, 12% at 10, 6% at 25
+    assert grey.min() > 0.9 * sigma
+    assert grey.mean() < 1.3 * sigma
 
 
 @pytest.mark.parametrize(("quality", "gain"), [(95, 5.0), (85, 1.7), (75, 1.2)])
