@@ -1,0 +1,270 @@
+"""Makes a model folder for Triton out of someone's own upscaler: .onnx, .pth or .safetensors."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from functions._kit.errors import Conflict, Unprocessable
+from gateway.model_graph import picture_graph, serve_as_is
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+OPSET = 17
+# A quarter of one of 255 levels: what an exact translation may differ by, in the range 0..1.
+LARGEST_DIFFERENCE = 0.25 / 255
+# Two sizes, for a graph may have kept the size that it was traced with.
+PROBES = ((64, 64), (48, 72))
+# Halos are looked for in a picture of this height, cut in the middle of this width.
+HALO_PROBE = (48, 256)
+TILE_PIXELS = 512 * 512
+
+CONFIG = """\
+name: "{name}"
+backend: "openvino"
+default_model_filename: "model.onnx"
+max_batch_size: 8
+input [ {{ name: "image" data_type: {kind} dims: [ -1, -1, 3 ] }} ]
+output [ {{ name: "upscaled" data_type: {kind} dims: [ -1, -1, 3 ] }} ]
+dynamic_batching {{ priority_levels: 3 default_priority_level: 2 }}
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+"""
+PARAMETER = 'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+
+
+@dataclass(frozen=True, slots=True)
+class AddedModel:
+    """What was made. `largest_difference`: ONNX against PyTorch, in 0..1; None for an .onnx."""
+
+    name: str
+    folders: tuple[Path, ...]
+    scale: int
+    halo: int
+    architecture: str
+    largest_difference: float | None
+
+
+def add_model(
+    file: Path,
+    repository: Path,
+    name: str | None = None,
+    *,
+    halo: int | None = None,
+    max_tile_pixels: int | None = None,
+    say: Callable[[str], None] = print,
+) -> AddedModel:
+    """Convert `file` and write REPOSITORY/NAME (and NAME-16bit where the network computes floats).
+
+    `halo` is measured and `max_tile_pixels` derived from it where they are not given.
+    Raises `Unprocessable` (`model_unsupported`, `model_differs`, `export_missing`,
+    `model_name_invalid`) and `Conflict` (`model_exists`).
+    """
+    name = _free_name(name or file.stem, repository)
+    difference: float | None = None
+    architecture = "ONNX"
+    if file.suffix == ".onnx":
+        network = _load_onnx(file)
+    elif file.suffix in (".pth", ".safetensors"):
+        network, architecture, difference = _from_checkpoint(file)
+        say(f"{architecture}: ONNX differs from PyTorch by at most {difference:.2e} of 1")
+    else:
+        raise _unsupported(f"{file.name} is none of .onnx, .pth and .safetensors.")
+    models = _picture_models(network, name)
+    run = _runner(models[8])
+    scale = _scale(run)
+    halo = _measure_halo(run, scale) if halo is None else halo
+    limit = max_tile_pixels or max(TILE_PIXELS, (6 * halo) ** 2)
+    say(f"{name}: enlarges by {scale}, halo {halo}, tiles of up to {limit} pixels")
+    folders = tuple(
+        _write(repository, name if bits == 8 else f"{name}-16bit", model, bits, scale, halo, limit)
+        for bits, model in models.items()
+    )
+    return AddedModel(name, folders, scale, halo, architecture, difference)
+
+
+def _free_name(name: str, repository: Path) -> str:
+    if not NAME.fullmatch(name):
+        rule = "letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
+        raise Unprocessable("model_name_invalid", f"name: {name!r} is not {rule}.", field="name")
+    for taken in (name, f"{name}-16bit"):
+        if (repository / taken).exists():
+            raise Conflict(
+                "model_exists",
+                f"name: the repository has a model {taken!r}: remove it or give another --name.",
+                field="name",
+            )
+    return name
+
+
+def _load_onnx(file: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(str(file))
+        onnx.checker.check_model(model)
+    except Exception as error:  # onnx raises protobuf's errors, its own, and plain ones
+        raise _unsupported(f"{file.name} is not a valid ONNX model: {error}") from error
+    return model
+
+
+def _picture_models(network: onnx.ModelProto, name: str) -> dict[int, onnx.ModelProto]:
+    """The network with pictures in and out, by their bits."""
+    served = serve_as_is(network, name)
+    if served is not None:
+        return {8: served}
+    return {bits: picture_graph(network, name, bits) for bits in (8, 16)}
+
+
+def _runner(model: onnx.ModelProto) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+    """Runs H x W x 3 bytes through the model, in ONNX Runtime."""
+    session = _extra("onnxruntime").InferenceSession(model.SerializeToString())
+
+    def run(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+        try:
+            (upscaled,) = session.run(None, {"image": image[None]})
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            size = f"{image.shape[0]}x{image.shape[1]}"
+            raise _unsupported(f"The network fails on a picture of {size}: {error}") from error
+        return np.asarray(upscaled[0], np.int64)
+
+    return run
+
+
+def _scale(run: Callable[[NDArray[np.uint8]], NDArray[np.int64]]) -> int:
+    """By how much the network enlarges, the same for every probe."""
+    scales = set()
+    for height, width in PROBES:
+        shape = run(_picture(height, width)).shape
+        scales.add((shape[0] / height, shape[1] / width, shape[2]))
+    (first, *others) = scales
+    if others or first[0] != first[1] or first[0] % 1 or first[0] < 1 or first[2] != 3:
+        found = ", ".join(f"{high:g} x {wide:g}, {deep} channels" for high, wide, deep in scales)
+        raise _unsupported(f"The network must enlarge by one whole factor; it gives: {found}.")
+    return int(first[0])
+
+
+def _measure_halo(run: Callable[[NDArray[np.uint8]], NDArray[np.int64]], scale: int) -> int:
+    """The distance from a cut, in steps of 4, from which on no value differs by 2 levels of 255."""
+    height, width = HALO_PROBE
+    image = _picture(height, width)
+    half = width // 2
+    whole = run(image)[:, : half * scale]
+    part = run(np.ascontiguousarray(image[:, :half]))
+    wrong = np.flatnonzero((np.abs(whole - part) > 1).any(axis=(0, 2)))
+    reach = half - int(wrong[0]) // scale if wrong.size else 0
+    return max(8, -(-reach // 4) * 4)
+
+
+def _picture(height: int, width: int) -> NDArray[np.uint8]:
+    """Soft shapes with fine grain, RGB; the same each time."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [np.sin(rows / (3 + k) + k) + np.cos(columns / (5 + 2 * k) - k) for k in range(3)]
+    grain = np.random.default_rng(0).normal(0, 6, (height, width, 3))
+    return np.clip(128 + 50 * np.stack(waves, -1) + grain, 0, 255).astype(np.uint8)
+
+
+def _from_checkpoint(file: Path) -> tuple[onnx.ModelProto, str, float]:
+    """ONNX of a checkpoint, its architecture's name, and how far ONNX is from PyTorch."""
+    torch, spandrel = _extra("torch"), _extra("spandrel")
+    try:
+        found = spandrel.ModelLoader(device="cpu").load_from_file(str(file))
+    except Exception as error:  # a damaged file raises whatever its reader raises
+        raise _unsupported(f"{file.name} is no checkpoint that spandrel knows: {error}") from error
+    if not isinstance(found, spandrel.ImageModelDescriptor) or found.input_channels != 3:
+        raise _unsupported(f"{file.name} ({found.architecture.name}) does not turn RGB into RGB.")
+    module = found.model.eval().float()
+    target = file.with_suffix(".onnx").name
+    exported = _export(torch, module, target)
+    session = _extra("onnxruntime").InferenceSession(exported.SerializeToString())
+    difference = 0.0
+    for height, width in PROBES:
+        planes = _picture(height, width).transpose(2, 0, 1)[None].astype(np.float32) / 255
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(planes)).numpy()
+        try:
+            (answer,) = session.run(None, {"planes": planes})
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise _unsupported(f"The export runs at one picture size only: {error}") from error
+        if answer.shape != expected.shape:
+            raise _unsupported("The export keeps the picture size that it was traced with.")
+        difference = max(difference, float(np.abs(answer - expected).max()))
+    if not difference <= LARGEST_DIFFERENCE:
+        raise Unprocessable(
+            "model_differs",
+            f"The ONNX differs from PyTorch by {difference:.2e}, above {LARGEST_DIFFERENCE:.2e}: "
+            "export the network yourself and add the .onnx.",
+        )
+    return exported, str(found.architecture.name), difference
+
+
+def _export(torch: Any, module: Any, name: str) -> onnx.ModelProto:
+    """Trace the module at one size, with sizes left open."""
+    buffer = io.BytesIO()
+    height, width = PROBES[0]
+    open_axes = {0: "batch", 2: "height", 3: "width"}
+    try:
+        with torch.inference_mode():
+            torch.onnx.export(
+                module,
+                (torch.zeros(1, 3, height, width),),
+                buffer,
+                input_names=["planes"],
+                output_names=["result"],
+                dynamic_axes={"planes": open_axes, "result": open_axes},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except Exception as error:  # torch raises a class of its own for each way to fail
+        raise _unsupported(f"PyTorch cannot export {name}: {error}") from error
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _write(
+    repository: Path,
+    name: str,
+    model: onnx.ModelProto,
+    bits: int,
+    scale: int,
+    halo: int,
+    limit: int,
+) -> Path:
+    """REPOSITORY/NAME, whole or not at all."""
+    partial = repository / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "1").mkdir(parents=True)
+    (partial / "1" / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    parameters = {
+        "scale": scale,
+        "halo": halo,
+        "max_tile_pixels": limit,
+        "bits": bits,
+        "streams": 1,
+        "precision": "bf16" if bits == 8 else "f32",
+        "shapes": "each",
+    }
+    kind = "TYPE_UINT8" if bits == 8 else "TYPE_FP32"
+    lines = [PARAMETER.format(key=key, value=value) for key, value in parameters.items()]
+    (partial / "config.pbtxt").write_text(CONFIG.format(name=name, kind=kind) + "".join(lines))
+    return partial.rename(repository / name)
+
+
+def _extra(module: str) -> Any:
+    """A module of the extra `export`, imported only here."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise Unprocessable(
+            "export_missing",
+            f"Adding a model needs {module}: install the extra, pip install 'nereid[export]'.",
+        ) from error
+
+
+def _unsupported(message: str) -> Unprocessable:
+    return Unprocessable("model_unsupported", message, field="file")
