@@ -8,10 +8,14 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aioboto3
 import aiohttp
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from functions._kit.errors import NotFound, TooLarge, Unavailable
@@ -34,12 +38,15 @@ class S3Address:
 
 
 class S3Objects:
-    """One client for a process. `public` differs from it in the address that URLs carry."""
+    """One client for a process."""
 
-    def __init__(self, client: Any, public: Any, bucket: str) -> None:
+    def __init__(self, client: Any, address: S3Address) -> None:
         self._client = client
-        self._public = public
-        self._bucket = bucket
+        self._bucket = address.bucket
+        self._region = address.region
+        self._credentials = Credentials(address.access_key, address.secret_key)
+        endpoint = (address.public_endpoint or address.endpoint).rstrip("/")
+        self._public_url = f"{endpoint}/{quote(address.bucket)}"
 
     async def head(self, key: str) -> ObjectInfo | None:
         """See `Objects.head`."""
@@ -123,10 +130,11 @@ class S3Objects:
 
     async def presign(self, key: str, *, expires_s: int) -> str:
         """See `Objects.presign`."""
-        url: str = await self._public.generate_presigned_url(
-            "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=expires_s
-        )
-        return url
+        # botocore's signer without its endpoint rules: the same URL in a sixth of the time
+        request = AWSRequest("GET", f"{self._public_url}/{quote(key, safe='/~')}")
+        signer = S3SigV4QueryAuth(self._credentials, "s3", self._region, expires=expires_s)
+        signer.add_auth(request)
+        return str(request.url)
 
     async def healthy(self) -> bool:
         """See `Objects.healthy`."""
@@ -139,7 +147,7 @@ class S3Objects:
 
 @asynccontextmanager
 async def open_objects(address: S3Address) -> AsyncIterator[S3Objects]:
-    """Open the clients; nothing is sent before the first call."""
+    """Open the client; nothing is sent before the first call."""
     session = aioboto3.Session(
         aws_access_key_id=address.access_key,
         aws_secret_access_key=address.secret_key,
@@ -155,15 +163,8 @@ async def open_objects(address: S3Address) -> AsyncIterator[S3Objects]:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-
-    def client(endpoint: str) -> Any:
-        return session.client("s3", endpoint_url=endpoint, config=config)
-
-    async with (
-        client(address.endpoint) as inner,
-        client(address.public_endpoint or address.endpoint) as public,
-    ):
-        yield S3Objects(inner, public, address.bucket)
+    async with session.client("s3", endpoint_url=address.endpoint, config=config) as client:
+        yield S3Objects(client, address)
 
 
 async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
