@@ -9,7 +9,10 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.string import StrDumperUnknown
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from functions._kit.errors import Unavailable
@@ -20,6 +23,17 @@ CONNECT_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_MS = 15_000
 
 Connection = AsyncConnection[DictRow]
+
+
+class _Text(StrDumperUnknown):
+    """Text without NUL, the one character that PostgreSQL refuses (documentation, section 8.3)."""
+
+    def dump(self, obj: str) -> Buffer | None:
+        return super().dump(obj.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+
+
+_adapters = AdaptersMap(psycopg.adapters)
+_adapters.register_dumper(str, _Text)
 
 
 class Database:
@@ -80,6 +94,7 @@ async def open_database(url: str, *, max_connections: int = 8) -> AsyncIterator[
         check=AsyncConnectionPool.check_connection,
         kwargs={
             "row_factory": dict_row,
+            "context": _adapters,
             "connect_timeout": int(CONNECT_TIMEOUT_S),
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
         },

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -34,6 +35,11 @@ WHERE t.rank < 2 AND excluded.rank >= t.rank
 """
 _COLUMNS = """task_id, client_id, workflow, priority, status, progress, attempts, created_at,
     started_at, finished_at, callback_url, result, error, final_event_id"""
+
+
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+"""A NUL in JSON, which jsonb refuses (PostgreSQL documentation, section 8.14); not a spelt-out
+one, whose backslash is escaped."""
 
 
 class TaskTable:
@@ -129,10 +135,10 @@ def _by_task(events: Sequence[TaskEvent]) -> list[list[TaskEvent]]:
 def _row(events: list[TaskEvent]) -> dict[str, Any]:
     """What the events of one task amount to: one statement may touch a row once only.
 
-    The first of the highest rank decides, so the first final event wins here as in the table.
+    A late event counts for nothing, here as in the table.
     """
-    top = max(event.status.rank for event in events)
-    last = [e for e in events if e.status.rank == top][0 if top == 2 else -1]
+    events = list(_forward(events))
+    last = events[-1]
     started = [e.at for e in events if e.status is Status.PROCESSING]
     return {
         "task_id": last.task.task_id,
@@ -153,8 +159,21 @@ def _row(events: list[TaskEvent]) -> dict[str, Any]:
     }
 
 
+def _forward(events: list[TaskEvent]) -> Iterator[TaskEvent]:
+    """The events that move the task on, up to its first final one."""
+    rank = 0
+    for event in events:
+        if event.status.rank >= rank:
+            rank = event.status.rank
+            yield event
+        if event.status.final:
+            return
+
+
 def _json(value: Any) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
+    if value is None:
+        return None
+    return _NUL.sub(r"\1\\ufffd", msgspec.json.encode(value).decode())
 
 
 def _task_row(row: dict[str, Any]) -> TaskRow:
