@@ -6,6 +6,7 @@ import importlib
 import io
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +211,9 @@ def _export(torch: Any, module: Any, name: str) -> onnx.ModelProto:
     height, width = PROBES[0]
     open_axes = {0: "batch", 2: "height", 3: "width"}
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            # The tracing exporter is deprecated; its successor needs onnxscript, a further package.
+            warnings.simplefilter("ignore")
             torch.onnx.export(
                 module,
                 (torch.zeros(1, 3, height, width),),

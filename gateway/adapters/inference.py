@@ -24,7 +24,7 @@ CHANNEL = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
-# Triton's words for a Python backend whose process has died; it starts another by itself.
+# Triton's words for a Python backend whose process has died; loading the model starts another.
 DEAD_BACKEND = "stub process"
 OUT_OF_MEMORY = ("bad_alloc", "out of memory", "cannot allocate", "shared memory")
 
@@ -110,6 +110,7 @@ class TritonInference:
         try:
             result = await self._infer(model, tensors, priority)
         except InferenceServerException as error:
+            await self._revive(model.name, error)
             if not _is_lost(error):
                 raise _translated(error) from error
             if self._models.get(model.name) == model:
@@ -142,6 +143,14 @@ class TritonInference:
         answer = await self._status(self._client.get_model_config, name, version)
         parameters = {key: value.string_value for key, value in answer.config.parameters.items()}
         return ServedModel(name, version, parameters)
+
+    async def _revive(self, name: str, error: InferenceServerException) -> None:
+        """Load a model anew whose backend has died; the server would never do so by itself."""
+        if DEAD_BACKEND not in str(error.message()).lower():
+            return
+        async with self._locks[name]:
+            if self._models.pop(name, None) is not None:  # else another task has done it
+                await self._status(self._client.unload_model, name)
 
     async def _load(self, name: str) -> None:
         try:

@@ -130,7 +130,7 @@ def test_a_checkpoint_becomes_the_same_network(tmp_path: Path, suffix: str) -> N
     torch = pytest.importorskip("torch", reason="needs PyTorch (the extra `export`)")
     compact = pytest.importorskip("spandrel.architectures.Compact", reason="needs spandrel")
     torch.manual_seed(0)
-    network = compact.SRVGGNetCompact(num_feat=16, num_conv=2, upscale=2).eval()
+    network = compact.Compact(num_feat=16, num_conv=2, upscale=2).eval()
     file = tmp_path / f"tiny{suffix}"
     if suffix == ".pth":
         torch.save({"params": network.state_dict()}, file)
@@ -138,7 +138,7 @@ def test_a_checkpoint_becomes_the_same_network(tmp_path: Path, suffix: str) -> N
         files = pytest.importorskip("safetensors.torch", reason="needs safetensors")
         files.save_file(network.state_dict(), file)
     added = add_model(file, tmp_path, say=quiet)
-    assert (added.scale, added.architecture) == (2, "Compact")
+    assert (added.scale, added.architecture) == (2, "RealESRGAN Compact")
     assert added.largest_difference is not None
     assert added.largest_difference < 1e-4
     image = np.random.default_rng(0).integers(0, 256, (33, 20, 3)).astype(np.uint8)

@@ -7,8 +7,8 @@ Parameters of config.pbtxt, all optional:
   streams           requests that run at the same time, each on its share of the cores; default 1
   precision         `bf16` where the CPU computes in it (f32 elsewhere), or `f32`; default `f32`
   shapes            `any`: compile once, for every shape; `each`: compile for each input shape that
-                    comes (the last two are kept), which takes a second and lets a deep network
-                    run in a third of the memory; default `any`
+                    comes (only the last is kept, with its memory), which takes some seconds and lets
+                    a deep network run in a third of the memory; default `any`
   max_tile_pixels   the largest height x width of an NHWC picture; larger ones are refused
 """
 
@@ -29,8 +29,8 @@ import triton_python_backend_utils as pb_utils
 
 # How the C++ allocator, the kernel (ENOMEM) and oneDNN say that memory ran out.
 OUT_OF_MEMORY = ("bad_alloc", "allocate", "out of memory", "could not create a memory object")
-# Pictures of one size come in rows; two sizes at a time are common, more are not.
-SHAPES_KEPT = 2
+# All tiles of a photo have one shape; an idle shape would hold as much memory as a busy one.
+SHAPES_KEPT = 1
 
 
 class TritonPythonModel:

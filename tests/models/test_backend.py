@@ -1,0 +1,60 @@
+"""The backend `openvino` when memory or its process goes; on a Triton of the test's own."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+
+from functions._kit.errors import Unavailable
+from gateway.adapters.inference import TritonInference
+from gateway.embedded import EmbeddedServers
+
+MODEL = "realesr-animevideov3-x2"
+SMALL = {"image": np.zeros((1, 32, 32, 3), np.uint8)}
+LARGE = {"image": np.zeros((1, 559, 979, 3), np.uint8)}
+
+
+@dataclass(frozen=True)
+class Own:
+    inference: TritonInference
+    backend: psutil.Process
+
+
+@pytest_asyncio.fixture
+async def own(tmp_path: Path) -> AsyncIterator[Own]:
+    """One server with one model, which has answered once."""
+    async with EmbeddedServers(tmp_path, want={"triton"}) as servers:  # noqa: SIM117 - needs url
+        async with TritonInference(servers.triton.url) as inference:
+            await inference.infer(await inference.model(MODEL), SMALL)
+            (backend,) = (
+                child
+                for child in psutil.Process(servers.triton.process.pid).children()
+                if "stub" in child.name()
+            )
+            yield Own(inference, backend)
+
+
+async def test_out_of_memory_is_unavailable_and_passes(own: Own) -> None:
+    model = await own.inference.model(MODEL)
+    before = own.backend.rlimit(resource.RLIMIT_AS)
+    own.backend.rlimit(resource.RLIMIT_AS, (own.backend.memory_info().vms + (60 << 20), before[1]))
+    with pytest.raises(Unavailable, match="out of memory"):
+        await own.inference.infer(model, LARGE)
+    own.backend.rlimit(resource.RLIMIT_AS, before)
+    assert (await own.inference.infer(model, SMALL))["upscaled"].shape == (1, 64, 64, 3)
+
+
+async def test_a_killed_backend_costs_one_unavailable_and_comes_back(own: Own) -> None:
+    model = await own.inference.model(MODEL)
+    own.backend.kill()
+    with pytest.raises(Unavailable):
+        await own.inference.infer(model, SMALL)
+    model = await own.inference.model(MODEL)
+    assert (await own.inference.infer(model, SMALL))["upscaled"].shape == (1, 64, 64, 3)
