@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import msgspec
-from litestar import get
+from litestar import Response, get
 from litestar.params import FromPath, HeaderParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
@@ -37,21 +37,30 @@ async def events(
     objects: Port[Objects],
     limits: Port[Limits],
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
-) -> ServerSentEvent:
+) -> ServerSentEvent | Response[None]:
     """Events from the first, or after `Last-Event-ID`, until the final one.
 
-    The ids are the stream's sequence numbers, so a client that comes back misses nothing.
+    The ids are the stream's sequence numbers, so a client that comes back misses nothing. One
+    that has seen the final event gets 204, which tells an EventSource not to come back again.
     """
     row = await own_task(store, principal, task_id)
-    after = (
-        int(last_event_id)
-        if last_event_id and last_event_id.isascii() and last_event_id.isdigit()
-        else 0
-    )
     subject = event_subject(row.task.task_id)
-    if row.status.final and await stream.last(subject) is None:
+    last = await stream.last(subject)
+    if last is None and row.status.final:
         return ServerSentEvent(_only(row, objects, limits))
+    after = _position(last_event_id)
+    if last is not None and after >= last.sequence:
+        if _decode(last.data).status.final:
+            return Response(None, status_code=204)
+        after = last.sequence
     return ServerSentEvent(_follow(stream, subject, after, objects, limits))
+
+
+def _position(last_event_id: str | None) -> int:
+    """The sequence number that a client has seen, 0 for none or nonsense."""
+    if last_event_id and last_event_id.isascii() and last_event_id.isdigit():
+        return int(last_event_id[:20])
+    return 0
 
 
 async def _follow(
