@@ -22,6 +22,8 @@ from gateway.problems import HANDLERS
 from gateway.registry import Function
 
 VERSION = "0.1.0"
+MAX_BODY_BYTES = 1 << 20
+"""Bodies are read whole; a function that takes larger ones streams them and counts itself."""
 
 
 def create_app(
@@ -54,7 +56,7 @@ def create_app(
         },
         middleware=[limiter.middleware, PolicyMiddleware(authenticator)],
         exception_handlers=HANDLERS,
-        request_max_body_size=None,
+        request_max_body_size=MAX_BODY_BYTES,
         openapi_config=OpenAPIConfig(
             title="Nereid",
             version=VERSION,

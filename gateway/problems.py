@@ -87,9 +87,10 @@ def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]
         404: "there is nothing at this path; GET /schema lists what there is",
         405: f"{request.method} is not allowed here",
     }.get(status, _short(error.detail))
-    return problem(
-        status, CODES.get(status, "invalid_request"), detail, headers=dict(error.headers or {})
-    )
+    headers = dict(error.headers or {})
+    if status == 429:
+        headers["Retry-After"] = headers.get("RateLimit-Reset", "60")
+    return problem(status, CODES.get(status, "invalid_request"), detail, headers=headers)
 
 
 def _unexpected(request: HttpRequest, error: Exception) -> Response[dict[str, Any]]:

@@ -37,6 +37,7 @@ class Uploaded(Answer, frozen=True, kw_only=True):
     "/api/v1/media",
     status_code=201,
     summary="Upload a photo",
+    request_max_body_size=None,  # it is streamed, and counted by the operator's own limit
     opt={
         "policy": HttpPolicy(scope="media:write", concurrency=64, timeout_s=3600.0),
         "openapi_body": {

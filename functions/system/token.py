@@ -10,7 +10,7 @@ from litestar import Response, post
 from litestar.openapi.spec import OpenAPIType, Schema
 from msgspec import Meta
 
-from functions._kit.errors import RequestError, Unauthenticated, Unprocessable
+from functions._kit.errors import RequestError, Unauthenticated
 from functions._kit.http import HttpRequest, Port
 from functions._kit.messages import Answer, Request
 from functions._kit.policy import HttpPolicy
@@ -52,6 +52,7 @@ _BODY = Schema(
     "/api/v1/auth/token",
     status_code=200,
     summary="Get a bearer token",
+    request_max_body_size=MAX_BODY_BYTES,
     opt={
         "policy": HttpPolicy(scope=None, concurrency=64),
         "rate_limited": True,
@@ -83,8 +84,6 @@ async def token(
 
 async def _read(request: HttpRequest) -> TokenRequest:
     body = await request.body()
-    if len(body) > MAX_BODY_BYTES:
-        raise Unprocessable("body_too_large", f"the body may have {MAX_BODY_BYTES} bytes at most")
     form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
     try:
         if form:

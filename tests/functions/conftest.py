@@ -1,0 +1,195 @@
+"""The whole HTTP side over fakes, and what the tests of functions share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import pytest_asyncio
+import pyvips
+from litestar import Litestar
+
+from functions._kit.fakes import (
+    FakeClientStore,
+    FakeInference,
+    FakeObjects,
+    FakeStream,
+    FakeTaskStore,
+)
+from functions._kit.messages import new_id, now
+from functions._kit.ports import Client, Limits, Probes
+from functions.tasks.contracts import Status, Task, TaskEvent, event_subject, final_id
+from gateway.asgi import create_app
+from gateway.auth import Authenticator, Tokens
+from gateway.registry import discover
+
+SECRET = "a secret of the tests, of 256 bits or more"
+MEDIA = ("media:read", "media:write")
+LIMITS: dict[str, Any] = {
+    "max_upload_bytes": 200_000,
+    "max_pixels": 1_000_000,
+    "allow_private_callbacks": False,
+    "webhook_secret": b"webhook secret",
+}
+
+
+class World:
+    """An app of every function over fakes, and clients that may call it."""
+
+    def __init__(self, scratch: Path, stack: AsyncExitStack, **limits: Any) -> None:
+        self.stream = FakeStream()
+        self.objects = FakeObjects()
+        self.inference = FakeInference()
+        self.store = FakeTaskStore()
+        self.clients = FakeClientStore()
+        self.limits = Limits(**{**LIMITS, **limits})
+        self.tokens = Tokens(SECRET, 3600)
+        self.scratch = scratch
+        self._stack = stack
+        self.app = self.new_app()
+
+    def new_app(self, **options: Any) -> Litestar:
+        """An app of every function; `options` go to `create_app`."""
+        checks = {"queue": self.stream.healthy, "s3": self.objects.healthy}
+        checks |= {"database": self.store.healthy, "triton": self.inference.healthy}
+        ports = {
+            "stream": self.stream,
+            "objects": self.objects,
+            "inference": self.inference,
+            "store": self.store,
+            "clients": self.clients,
+            "tokens": self.tokens,
+            "limits": self.limits,
+            "probes": Probes(checks),
+            "scratch": self.scratch,
+        }
+        authenticator = Authenticator(self.clients, self.tokens, SECRET)
+        return create_app(discover(), ports, authenticator, **options)
+
+    async def http(self, app: Litestar | None = None, **headers: str) -> httpx.AsyncClient:
+        """A caller without credentials; `headers` go with each of its requests."""
+        caller = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app or self.app),  # type: ignore[arg-type]
+            base_url="http://nereid.test",
+            headers=headers,
+        )
+        return await self._stack.enter_async_context(caller)
+
+    async def caller(self, client_id: str, *scopes: str) -> httpx.AsyncClient:
+        """A caller with a token."""
+        client = Client(client_id=client_id, secret_hash="-", scopes=frozenset(scopes))
+        await self.clients.add(client)
+        return await self.http(Authorization=f"Bearer {self.tokens.issue(client)}")
+
+    async def add_task(
+        self, client_id: str = "alice", *, callback_url: str | None = None, workflow: str = ""
+    ) -> Task:
+        """A queued task, in the stream and in the table."""
+        task = Task(
+            task_id=new_id(),
+            client_id=client_id,
+            workflow=workflow or "nas-photo-processing",
+            priority=5,
+            created_at=now(),
+            callback_url=callback_url,
+        )
+        await self.tell(task, Status.QUEUED)
+        return task
+
+    async def tell(self, task: Task, status: Status, **facts: Any) -> TaskEvent:
+        """Something happens to the task: the stream and the table know."""
+        event_id = final_id(task.task_id) if status.final else new_id()
+        event = TaskEvent(event_id=event_id, task=task, status=status, at=now(), **facts)
+        await self.stream.publish(event_subject(task.task_id), event, message_id=event_id)
+        await self.store.record([event])
+        return event
+
+    def jobs(self, subject: str = "jobs.>") -> list[dict[str, Any]]:
+        """All jobs that were published on `subject`, as plain objects."""
+        return [msgspec.json.decode(record.data) for record in self.stream.records(subject)]
+
+
+@dataclass(slots=True)
+class FakeRun:
+    """One attempt at a job; it remembers the progress that it was told."""
+
+    scratch: Path
+    attempt: int = 1
+    told: list[float] = field(default_factory=list)
+
+    def progress(self, fraction: float) -> None:
+        self.told.append(fraction)
+
+
+@pytest_asyncio.fixture
+async def make_world(tmp_path: Path) -> AsyncIterator[Callable[..., World]]:
+    """Makes a world with limits of the test's own."""
+    async with AsyncExitStack() as stack:
+        yield lambda **limits: World(tmp_path, stack, **limits)
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()
+
+
+@pytest_asyncio.fixture
+async def alice(world: World) -> httpx.AsyncClient:
+    """A caller who may do everything with media."""
+    return await world.caller("alice", *MEDIA)
+
+
+@pytest_asyncio.fixture
+async def bob(world: World) -> httpx.AsyncClient:
+    """Another such caller."""
+    return await world.caller("bob", *MEDIA)
+
+
+@pytest_asyncio.fixture
+async def operator(world: World) -> httpx.AsyncClient:
+    """A caller who sees everybody's tasks."""
+    return await world.caller("operator", *MEDIA, "system:read")
+
+
+@pytest_asyncio.fixture
+async def nobody(world: World) -> httpx.AsyncClient:
+    """A caller without credentials."""
+    return await world.http()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> FakeRun:
+    scratch = tmp_path / "attempt"
+    scratch.mkdir()
+    return FakeRun(scratch)
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    """A JPEG of 12 x 8 pixels."""
+    picture = pyvips.Image.xyz(12, 8).bandjoin(0).cast("uchar").copy(interpretation="srgb")
+    return bytes(picture.jpegsave_buffer(Q=95))
+
+
+@pytest.fixture
+def assert_problem() -> Callable[..., dict[str, Any]]:
+    """Checks an error answer's form, status and code, and gives its body."""
+
+    def check(
+        answer: httpx.Response, status: int, code: str, where: str | None = None
+    ) -> dict[str, Any]:
+        assert answer.status_code == status, answer.text
+        assert answer.headers["content-type"].startswith("application/problem+json")
+        body: dict[str, Any] = answer.json()
+        assert (body["status"], body["code"], body.get("field")) == (status, code, where)
+        assert body["detail"]
+        assert len(answer.content) < 2000, "an answer repeats its question"
+        return body
+
+    return check

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from functions.system import health
+
+if TYPE_CHECKING:
+    from tests.functions.conftest import World
+
+ALL_OK = {"queue": "ok", "s3": "ok", "database": "ok", "triton": "ok"}
+
+
+async def test_a_process_that_answers_is_alive_whatever_is_sick(
+    world: World, nobody: httpx.AsyncClient
+) -> None:
+    world.stream.sick = world.store.sick = True
+    answer = await nobody.get("/health/live")
+    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+
+
+async def test_ready_when_every_part_answers(nobody: httpx.AsyncClient) -> None:
+    answer = await nobody.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "parts": ALL_OK})
+
+
+@pytest.mark.parametrize(
+    ("part", "port"),
+    [("queue", "stream"), ("s3", "objects"), ("database", "store"), ("triton", "inference")],
+)
+async def test_not_ready_names_the_part_that_is_away(
+    world: World, nobody: httpx.AsyncClient, part: str, port: str
+) -> None:
+    getattr(world, port).sick = True
+    answer = await nobody.get("/health/ready")
+    assert answer.status_code == 503
+    parts = ALL_OK | {part: "unreachable"}
+    assert answer.json() == {"status": "not ready", "parts": parts}
+
+
+async def test_a_part_that_hangs_is_unreachable_in_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(health, "PROBE_TIMEOUT_S", 0.05)
+    world.objects.healthy = hang  # type: ignore[method-assign]
+    caller = await world.http(world.new_app())
+    async with asyncio.timeout(5):
+        answer = await caller.get("/health/ready")
+    assert answer.json()["parts"] == ALL_OK | {"s3": "unreachable"}

@@ -1,0 +1,193 @@
+"""Who gets in: every route against callers that may not use it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import jwt
+import pytest
+from litestar.handlers import HTTPRouteHandler
+
+from functions._kit.messages import new_id
+from functions._kit.policy import SCOPES, HttpPolicy
+from functions._kit.ports import Client
+from functions._kit.secrets import hash_secret
+from gateway import auth
+from gateway.auth import api_key_lookup
+from gateway.registry import discover
+
+if TYPE_CHECKING:
+    from tests.functions.conftest import World
+
+AssertProblem = Callable[..., dict[str, Any]]
+PUBLIC = {"GET /health/live", "GET /health/ready", "POST /api/v1/auth/token"}
+
+
+def _routes() -> list[tuple[str, str, str | None]]:
+    """Method, an example of the path, and scope of every HTTP function."""
+    found = []
+    handlers: list[HTTPRouteHandler] = [r for f in discover() for r in f.routes]
+    for handler in handlers:
+        policy: HttpPolicy = handler.opt["policy"]
+        suffix = handler.opt.get("openapi_suffix", "")
+        for path in handler.paths:
+            for method in sorted(handler.http_methods):
+                example = path.replace("{task_id:str}", new_id()) + suffix
+                found.append((str(method), example, policy.scope))
+    return found
+
+
+ROUTES = _routes()
+GUARDED = [(method, path, scope) for method, path, scope in ROUTES if scope is not None]
+guarded = pytest.mark.parametrize(
+    ("method", "path", "scope"), GUARDED, ids=[f"{m} {p[:40]}" for m, p, _ in GUARDED]
+)
+
+
+def test_only_health_and_token_are_public() -> None:
+    assert {f"{method} {path}" for method, path, scope in ROUTES if scope is None} == PUBLIC
+    assert len(GUARDED) >= 6
+
+
+@guarded
+async def test_nobody_gets_in_without_credentials(
+    nobody: httpx.AsyncClient, assert_problem: AssertProblem, method: str, path: str, scope: str
+) -> None:
+    del scope
+    answer = await nobody.request(method, path)
+    assert_problem(answer, 401, "credentials_missing")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="nereid"'
+
+
+@guarded
+async def test_every_scope_but_the_right_one_is_not_enough(
+    world: World, assert_problem: AssertProblem, method: str, path: str, scope: str
+) -> None:
+    caller = await world.caller("most", *(SCOPES - {scope}))
+    assert_problem(await caller.request(method, path), 403, "scope_missing", "scope")
+    right = await world.caller("right", scope)
+    assert (await right.request(method, path)).status_code not in {401, 403}
+
+
+async def test_the_apis_own_documentation_is_public_and_the_rest_is_absent(
+    nobody: httpx.AsyncClient, assert_problem: AssertProblem
+) -> None:
+    document = (await nobody.get("/schema/openapi.json")).json()
+    assert "/api/v1/media:process" in document["paths"]
+    assert "/api/v1/media/processingTasks/{task_id}:cancel" in document["paths"]
+    assert_problem(await nobody.get("/nothing/here"), 404, "not_found")
+    assert_problem(await nobody.delete("/health/live"), 405, "method_not_allowed")
+
+
+def _part(content: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
+
+
+def _claims(**changes: Any) -> dict[str, Any]:
+    moment = int(time.time())
+    claims = {"sub": "alice", "aud": "nereid", "scope": "media:read", "iat": moment}
+    claims |= {"exp": moment + 60, **changes}
+    return {name: value for name, value in claims.items() if value is not None}
+
+
+def _forgeries(right_key: str) -> dict[str, str]:
+    other = "another key that is as long as the right key is"
+    good = jwt.encode(_claims(), right_key, algorithm="HS256")
+    head, body, signature = good.split(".")
+    return {
+        "expired": jwt.encode(_claims(exp=int(time.time()) - 1), right_key, algorithm="HS256"),
+        "other key": jwt.encode(_claims(), other, algorithm="HS256"),
+        "alg none": f"{_part({'alg': 'none', 'typ': 'JWT'})}.{body}.",
+        "alg None, signed": f"{_part({'alg': 'None'})}.{body}.{signature}",
+        "other algorithm": jwt.encode(_claims(), right_key * 2, algorithm="HS512"),
+        "more scopes": f"{head}.{_part(_claims(scope='system:read'))}.{signature}",
+        "no signature": f"{head}.{body}.",
+        "another audience": jwt.encode(_claims(aud="x"), right_key, algorithm="HS256"),
+        "no audience": jwt.encode(_claims(aud=None), right_key, algorithm="HS256"),
+        "no end": jwt.encode(_claims(exp=None), right_key, algorithm="HS256"),
+        "nobody": jwt.encode(_claims(sub=None), right_key, algorithm="HS256"),
+        "removed client": jwt.encode(_claims(sub="removed"), right_key, algorithm="HS256"),
+        "not yet": jwt.encode(_claims(nbf=int(time.time()) + 60), right_key, algorithm="HS256"),
+        "empty": "",
+        "noise": "a.b.c",
+        "long": "x" * 10_000,
+        "not base64": "ä.ö.ü".encode().decode("latin-1"),
+    }
+
+
+@pytest.mark.parametrize("forgery", _forgeries("k" * 64))
+async def test_no_forged_token_gets_in(
+    world: World, assert_problem: AssertProblem, forgery: str
+) -> None:
+    await world.caller("alice", "media:read")
+    forged = _forgeries(world.tokens._secret)[forgery]
+    caller = await world.http()
+    header = {b"authorization": b"Bearer " + forged.encode("latin-1")}
+    answer = await caller.get("/api/v1/media/processingTasks", headers=header)  # type: ignore[arg-type]
+    assert_problem(answer, 401, "token_expired" if forgery == "expired" else "invalid_token")
+
+
+async def test_a_good_token_gets_in_whatever_the_case_of_bearer(world: World) -> None:
+    await world.caller("alice", "media:read")
+    token = jwt.encode(_claims(), world.tokens._secret, algorithm="HS256")
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        caller = await world.http(Authorization=f"{scheme} {token}")
+        assert (await caller.get("/api/v1/media/processingTasks")).status_code == 200
+
+
+async def test_a_removed_client_is_out_as_soon_as_it_is_forgotten(
+    world: World, assert_problem: AssertProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "REMEMBER_S", -1.0)
+    alice = await world.caller("alice", "media:read")
+    assert (await alice.get("/api/v1/media/processingTasks")).status_code == 200
+    await world.clients.remove("alice")
+    assert_problem(await alice.get("/api/v1/media/processingTasks"), 401, "invalid_token")
+
+
+async def test_an_api_key_gets_in_and_a_wrong_one_does_not(
+    world: World, assert_problem: AssertProblem
+) -> None:
+    key = "an api key"
+    await world.clients.add(
+        Client(
+            client_id="alice",
+            secret_hash="-",
+            scopes=frozenset({"media:read"}),
+            api_key_lookup=api_key_lookup(world.tokens._secret, key),
+            api_key_hash=hash_secret(key),
+        )
+    )
+    caller = await world.http()
+    path = "/api/v1/media/processingTasks"
+    assert (await caller.get(path, headers={"X-API-Key": key})).status_code == 200
+    for wrong in ("another", "", key + " ", "x" * 10_000):
+        answer = await caller.get(path, headers={"X-API-Key": wrong + "."})
+        code = "invalid_token" if len(wrong) > 5000 else "invalid_api_key"
+        assert_problem(answer, 401, code)
+
+
+async def test_sick_backends_refuse_and_do_not_let_in(
+    world: World, alice: httpx.AsyncClient, assert_problem: AssertProblem
+) -> None:
+    world.clients.sick = True
+    answer = await alice.get("/api/v1/media/processingTasks")
+    assert_problem(answer, 503, "database_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_an_error_of_ours_tells_nothing_of_itself(
+    world: World, alice: httpx.AsyncClient, assert_problem: AssertProblem
+) -> None:
+    async def broken(task_id: str) -> None:
+        raise ZeroDivisionError(f"secret {task_id}")
+
+    world.store.get = broken  # type: ignore[method-assign]
+    answer = await alice.get(f"/api/v1/media/processingTasks/{new_id()}")
+    body = assert_problem(answer, 500, "internal_error")
+    assert "secret" not in str(body)
