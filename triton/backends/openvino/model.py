@@ -7,8 +7,8 @@ Parameters of config.pbtxt, all optional:
   streams           requests that run at the same time, each on its share of the cores; default 1
   precision         `bf16` where the CPU computes in it (f32 elsewhere), or `f32`; default `f32`
   shapes            `any`: compile once, for every shape; `each`: compile for each input shape that
-                    comes (only the last is kept, with its memory), which takes some seconds and lets
-                    a deep network run in a third of the memory; default `any`
+                    comes (only the last is kept), which takes some seconds and lets a deep network
+                    run in a third of the memory; default `any`
   max_tile_pixels   the largest height x width of an NHWC picture; larger ones are refused
 """
 
