@@ -81,6 +81,7 @@ bench *ARGS: (_install "dev" "triton") build-models
 [no-exit-message]
 lock:
     '{{ tools }}/uv' {{ compile }} -o requirements/main.txt --group build pyproject.toml
+    '{{ tools }}/uv' {{ compile }} -o requirements/build.txt requirements/build.in
     '{{ tools }}/uv' {{ compile }} -o requirements/dev.txt --group build --group dev -c requirements/main.txt pyproject.toml
 
 compile := "pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate"

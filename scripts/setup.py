@@ -23,6 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 UV = ROOT / ".tools" / "bin" / "uv"
 STAMP = ".nereid-stamp"
+# What pyvips, which has no wheel, is built with.
+BUILD_CONSTRAINTS = ROOT / "requirements" / "build.txt"
 
 # numpy below 2, which Triton's python backend needs, has wheels for these alone.
 TRITON_PYTHONS = ("3.12", "3.11", "3.10")
@@ -59,7 +61,8 @@ class Environment:
 
     def wanted(self) -> dict[str, str]:
         """What the stamp says when the environment is complete."""
-        files = [self.requirements] + ([ROOT / "pyproject.toml"] if self.with_project else [])
+        files = [self.requirements, BUILD_CONSTRAINTS]
+        files += [ROOT / "pyproject.toml"] if self.with_project else []
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def stamp(self) -> dict[str, str]:
@@ -122,7 +125,7 @@ def install(name: str) -> None:
     else:  # new, or interrupted: nothing in it can be relied on
         make(name, folder)
     packages = ["--python", str(python), "--require-hashes", "--no-deps"]
-    source = ("-r", str(environment.requirements))
+    source = ("-r", str(environment.requirements), "--build-constraints", str(BUILD_CONSTRAINTS))
     uv(f"installing {environment.requirements.name}", "pip", "install", *packages, *source)
     if environment.with_project:
         project = ["--python", str(python), "--no-deps", "--no-build-isolation", "--editable"]
