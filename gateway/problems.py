@@ -65,7 +65,7 @@ def _ours(_: HttpRequest, error: NereidError) -> Response[dict[str, Any]]:
 def _invalid(_: HttpRequest, error: ValidationException) -> Response[dict[str, Any]]:
     """What Litestar and msgspec found wrong, each with its field and rule."""
     errors = [
-        {"field": item.get("key") or item.get("source") or "body", "message": item["message"]}
+        {"field": _field(item), "message": item["message"]}
         for item in (error.extra if isinstance(error.extra, list) else [])
         if isinstance(item, dict) and "message" in item
     ]
@@ -77,6 +77,14 @@ def _invalid(_: HttpRequest, error: ValidationException) -> Response[dict[str, A
         field=str(errors[0]["field"]) if errors else None,
         errors=errors or None,
     )
+
+
+def _field(item: dict[str, Any]) -> str:
+    """The caller's name for what Litestar names by our parameter."""
+    name = str(item.get("key") or item.get("source") or "body")
+    if name == "data":
+        return "body"
+    return name.replace("_", "-").title() if item.get("source") == "header" else name
 
 
 def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]]:
@@ -93,6 +101,13 @@ def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]
     return problem(status, CODES.get(status, "invalid_request"), detail, headers=headers)
 
 
+def _too_deep(request: HttpRequest, error: RecursionError) -> Response[dict[str, Any]]:
+    """msgspec's word for a body of thousands of brackets within each other."""
+    if "deserializing" not in str(error):
+        return _unexpected(request, error)
+    return problem(400, "invalid_request", "the body is nested too deeply", field="body")
+
+
 def _unexpected(request: HttpRequest, error: Exception) -> Response[dict[str, Any]]:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return problem(500, "internal_error", "an error of ours; it has been logged")
@@ -106,5 +121,6 @@ HANDLERS: ExceptionHandlersMap = {
     NereidError: _ours,
     ValidationException: _invalid,
     HTTPException: _http,
+    RecursionError: _too_deep,
     Exception: _unexpected,
 }

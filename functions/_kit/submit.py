@@ -45,6 +45,15 @@ async def claim_task_id(
     return task_id
 
 
+async def accepted_before(store: TaskStore, task_id: str) -> TaskAccepted | None:
+    """The answer to a repeated Idempotency-Key, or None where the first request was not taken.
+
+    A row is only written once the job is durable, and the stream forgets message ids long before
+    the key is free again.
+    """
+    return None if await store.get(task_id) is None else _accepted(task_id)
+
+
 async def submit(stream: Stream, store: TaskStore, job: Job) -> TaskAccepted:
     """Publish `job`; return when it is durable.
 
@@ -62,9 +71,11 @@ async def submit(stream: Stream, store: TaskStore, job: Job) -> TaskAccepted:
         await store.record([queued])
     except Unavailable as error:
         log.warning("task %s is queued; its row comes later: %s", task.task_id, error)
-    return TaskAccepted(
-        task_id=task.task_id, status=Status.QUEUED, status_url=STATUS_PATH + task.task_id
-    )
+    return _accepted(task.task_id)
+
+
+def _accepted(task_id: str) -> TaskAccepted:
+    return TaskAccepted(task_id=task_id, status=Status.QUEUED, status_url=STATUS_PATH + task_id)
 
 
 def new_task(

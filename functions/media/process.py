@@ -15,7 +15,7 @@ from functions._kit.http import Port, Principal
 from functions._kit.messages import Request
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Inference, Limits, Objects, Stream, TaskStore
-from functions._kit.submit import claim_task_id, new_task, submit
+from functions._kit.submit import accepted_before, claim_task_id, new_task, submit
 from functions.media.contracts import (
     COMING_WORKFLOWS,
     NAS_MODELS,
@@ -90,8 +90,12 @@ async def process(
     if await objects.head(key) is None:
         raise NotFound("file_not_found", f"there is no file {key!r}", field="file_path")
     task_id = await claim_task_id(store, principal.client_id, idempotency_key, data)
-    task = new_task(task_id, principal.client_id, data.workflow, data.priority, data.callback_url)
-    accepted = await submit(stream, store, media_job(task, data, key, model))
+    accepted = await accepted_before(store, task_id) if idempotency_key is not None else None
+    if accepted is None:
+        task = new_task(
+            task_id, principal.client_id, data.workflow, data.priority, data.callback_url
+        )
+        accepted = await submit(stream, store, media_job(task, data, key, model))
     return Response(accepted, headers={"Location": accepted.status_url})
 
 
@@ -179,13 +183,20 @@ def check_callback(url: str, *, allow_private: bool) -> None:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         host, port, parts = "", None, urlsplit("")
-    if parts.scheme not in {"http", "https"} or not host or port == 0 or parts.username:
+    if (
+        parts.scheme not in {"http", "https"}
+        or not host
+        or port == 0
+        or parts.username is not None
+        or any(letter <= " " or letter == "\x7f" for letter in url)
+    ):
         raise Unprocessable(
             "invalid_callback_url",
-            "callback_url must be an http or https URL with a host and without credentials",
+            "callback_url must be an http or https URL with a host, without credentials, spaces "
+            "and control characters",
             field="callback_url",
         )
-    if not allow_private and (host == "localhost" or not _public(host)):
+    if not allow_private and not _public(host):
         raise Unprocessable(
             "invalid_callback_url",
             "callback_url points to a private or loopback address; the operator can allow that "
@@ -197,5 +208,5 @@ def check_callback(url: str, *, allow_private: bool) -> None:
 def _public(host: str) -> bool:
     try:
         return ip_address(host).is_global
-    except ValueError:
-        return True
+    except ValueError:  # RFC 6761, section 6.3: these names mean this machine
+        return host.rstrip(".").rpartition(".")[2] != "localhost"

@@ -128,7 +128,7 @@ async def test_no_forged_token_gets_in(
     forged = _forgeries(world.tokens._secret)[forgery]
     caller = await world.http()
     header = {b"authorization": b"Bearer " + forged.encode("latin-1")}
-    answer = await caller.get("/api/v1/media/processingTasks", headers=header)  # type: ignore[arg-type]
+    answer = await caller.get("/api/v1/media/processingTasks", headers=header)
     assert_problem(answer, 401, "token_expired" if forgery == "expired" else "invalid_token")
 
 

@@ -76,9 +76,11 @@ class FakeStream:
         return [record for record in log.records if _matches(subject, record.subject)]
 
     def forget(self, subject: str) -> None:
-        """Drop what is stored on `subject`, as age or an acknowledgement does."""
+        """Drop what is stored on `subject`, and the message ids of it, as age does."""
         log = self._logs.setdefault(subject.partition(".")[0], _Log())
-        log.records = [r for r in log.records if not _matches(subject, r.subject)]
+        gone = {record.sequence for record in self.records(subject)}
+        log.records = [r for r in log.records if r.sequence not in gone]
+        log.sequences = {name: at for name, at in log.sequences.items() if at not in gone}
 
     def _check_health(self) -> None:
         if self.sick:
