@@ -10,7 +10,7 @@ from litestar import post
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromQuery
 
-from functions._kit.errors import Conflict, Unprocessable
+from functions._kit.errors import Conflict, JobFailed, Unprocessable
 from functions._kit.http import HttpRequest, Port, Principal, receive
 from functions._kit.messages import Answer, new_id
 from functions._kit.pictures import FORMATS, probe
@@ -66,7 +66,10 @@ async def upload(
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "upload"
         received = await receive(request, file, limit_bytes=limits.max_upload_bytes)
-        info = await asyncio.to_thread(probe, file, max_pixels=limits.max_pixels)
+        try:
+            info = await asyncio.to_thread(probe, file, max_pixels=limits.max_pixels)
+        except JobFailed as error:  # what ends a job there is the request's fault here
+            raise Unprocessable(error.code, error.message, field="file") from error
         media_id = new_id()
         wanted = received.fields.get("path", path)
         if wanted is None:

@@ -295,7 +295,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nereid]:
     )
     try:
         nereid.start()
-        nereid.add_clients(me="", other="", reader="media:read", gone="", auditor="system:read")
+        nereid.add_clients(me="", other="", reader="media:read", auditor="system:read")
         yield nereid
         nereid.stop()
     finally:

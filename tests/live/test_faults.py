@@ -1,0 +1,165 @@
+"""What dies comes back, and no task is lost, done twice, or charged for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import pyvips
+
+from functions.media.upscale import upscale
+from tests.live.conftest import Api, Nereid, client_of, encoded, final_events
+
+MakeSystem = Callable[..., Nereid]
+
+POLICY = upscale.policy
+RETRIES_S = sum(POLICY.backoff_s)
+"""Longer than all retries of a job together, had each of them counted."""
+ACK_WAIT_MARGIN_S = 5.0
+
+
+@asynccontextmanager
+async def api_of(nereid: Nereid) -> AsyncIterator[Api]:
+    async with client_of(nereid, "me") as http:
+        yield Api(http)
+
+
+async def readiness(http: httpx.AsyncClient, wanted: dict[str, str]) -> None:
+    """Return when /health/ready says so of these parts."""
+    async with asyncio.timeout(60):
+        while True:
+            answer = await http.get("/health/ready")
+            parts = answer.json()["parts"]
+            assert answer.status_code == (503 if "unreachable" in parts.values() else 200)
+            if parts | wanted == parts and ("unreachable" in wanted.values()) == (
+                answer.status_code == 503
+            ):
+                return
+            await asyncio.sleep(0.02)
+
+
+@contextmanager
+def frozen(nereid: Nereid, name: str) -> Iterator[psutil.Process]:
+    main = nereid.freeze(name)
+    try:
+        yield main
+    finally:
+        for process in [main, *main.children(recursive=True)]:
+            process.resume()
+
+
+def moment(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["at"])
+
+
+async def a_killed_workers_task_starts_again(nereid: Nereid, photo: bytes) -> None:
+    async with api_of(nereid) as api:
+        task_id = await api.process(await api.upload(photo), model="realesrgan-x4plus")
+        await api.first(task_id, lambda event: event.data["progress"] > 0)
+        worker = nereid.part("worker")
+        worker.kill()
+        killed = time.time()
+        again = await api.first(task_id, lambda event: event.data["attempts"] == 2)
+        waited = moment(again.data).timestamp() - killed
+        row = await api.finished(task_id)
+        events = [event.data async for event in api.events(task_id)]
+        assert nereid.part("worker").pid != worker.pid
+    assert waited < POLICY.ack_wait_s + ACK_WAIT_MARGIN_S
+    assert (row["status"], row["attempts"]) == ("completed", 2)
+    progress = [event["progress"] for event in events]
+    assert progress == sorted(progress)
+    (final,) = await final_events(nereid, task_id)
+    assert (final["status"], final["attempts"]) == ("completed", 1)
+    results = nereid.data / "s3" / "nereid" / "results" / task_id
+    assert len([file for file in results.iterdir() if "thumbnail" not in file.name]) == 1
+
+
+async def a_task_outwaits_triton(nereid: Nereid, photo: bytes) -> None:
+    async with api_of(nereid) as api:
+        await api.run(photo)
+        path = await api.upload(photo)
+        with frozen(nereid, "triton"):
+            task_ids = [await api.process(path), await api.process(path, scale_factor=3)]
+            began = time.monotonic()
+            await readiness(api.http, {"triton": "unreachable", "queue": "ok", "database": "ok"})
+            for task_id in task_ids:
+                await api.first(task_id, lambda event: event.name == "processing")
+            await asyncio.sleep(began + RETRIES_S + 4 - time.monotonic())  # the outage itself
+            for task_id in task_ids:
+                assert (await api.status(task_id))["status"] == "processing"
+        await readiness(api.http, {"triton": "ok"})
+        for task_id in task_ids:
+            row = await api.finished(task_id)
+            assert (row["status"], row["attempts"]) == ("completed", 1)
+            assert len(await final_events(nereid, task_id)) == 1
+
+        task_id = await api.process(await api.upload(photo), model="realesrgan-x4plus")
+        await api.first(task_id, lambda event: event.data["progress"] > 0)
+        nereid.part("triton").kill()
+        row = await api.finished(task_id)
+        assert (row["status"], row["attempts"]) == ("completed", 1)
+
+
+@pytest.mark.timeout(180)
+async def test_a_killed_worker_and_a_stopped_triton_lose_nothing_and_repeat_nothing(
+    own_system: MakeSystem, photo: bytes, image: pyvips.Image
+) -> None:
+    killed = await asyncio.to_thread(own_system)
+    # a tile that Triton does not answer in this time counts as its sickness
+    stopped = await asyncio.to_thread(own_system, inference_timeout_s=10)
+    large = encoded(image.resize(2), ".png")
+    await asyncio.gather(
+        a_killed_workers_task_starts_again(killed, large), a_task_outwaits_triton(stopped, photo)
+    )
+    await asyncio.gather(*(asyncio.to_thread(nereid.stop) for nereid in (killed, stopped)))
+
+
+@pytest.mark.timeout(180)
+async def test_servers_that_die_one_after_another_cost_no_task_that_was_accepted(
+    own_system: MakeSystem, photo: bytes
+) -> None:
+    nereid = await asyncio.to_thread(own_system)
+    accepted: list[str] = []
+    refused: list[httpx.Response] = []
+    enough = asyncio.Event()
+
+    async def keep_sending(api: Api, path: str) -> None:
+        while not enough.is_set():
+            answer = await api.send(path)
+            if answer.status_code == 202:
+                accepted.append(answer.json()["task_id"])
+            else:
+                refused.append(answer)
+            await asyncio.sleep(0.2)  # the pace of the load
+
+    async with api_of(nereid) as api:
+        await readiness(api.http, {"queue": "ok", "database": "ok", "s3": "ok", "triton": "ok"})
+        sending = asyncio.create_task(keep_sending(api, await api.upload(photo)))
+        for name in ("queue", "database", "s3", "triton"):
+            before = len(accepted)
+            main = nereid.freeze(name)
+            await readiness(api.http, {name: "unreachable"})
+            main.kill()
+            await readiness(api.http, {name: "ok"})
+            while len(accepted) < before + 3:
+                assert not sending.done()
+                await asyncio.sleep(0.05)
+        enough.set()
+        await sending
+        for answer in refused:
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) > 0
+            assert answer.headers["content-type"] == "application/problem+json"
+        rows = [await api.finished(task_id) for task_id in accepted]
+        assert {row["status"] for row in rows} == {"completed"}
+        assert len({row["result"]["sha256"] for row in rows}) == 1
+        for task_id in accepted:
+            assert len(await final_events(nereid, task_id)) == 1
+    await asyncio.to_thread(nereid.stop)
