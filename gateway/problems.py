@@ -16,6 +16,8 @@ from functions._kit.http import HttpRequest
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+DISCONNECTED = "client disconnected prematurely"
+"""Litestar's word for it, in `Request.stream`."""
 CODES = {
     400: "invalid_request",
     401: "unauthenticated",
@@ -89,6 +91,8 @@ def _field(item: dict[str, Any]) -> str:
 
 def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]]:
     status = error.status_code
+    if error.detail == DISCONNECTED:  # nobody hears this; it keeps the log of our own errors clean
+        return problem(400, "body_cut_short", "the connection closed before the body ended")
     if status >= 500:
         return _unexpected(request, error)
     detail = {
@@ -102,7 +106,7 @@ def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]
 
 
 def _too_deep(request: HttpRequest, error: RecursionError) -> Response[dict[str, Any]]:
-    """msgspec's word for a body of thousands of brackets within each other."""
+    """Msgspec's word for a body of thousands of brackets within each other."""
     if "deserializing" not in str(error):
         return _unexpected(request, error)
     return problem(400, "invalid_request", "the body is nested too deeply", field="body")

@@ -115,6 +115,12 @@ class _Form:
         if isinstance(part, multipart.MultipartSegment):
             self._name, self._text = part.name, bytearray()
             if self._name == self._file_field:
+                if self.found:
+                    raise Unprocessable(
+                        "invalid_form",
+                        f"the form has the field {self._name!r} twice; send one file a request",
+                        field=self._name,
+                    )
                 self.found, self._received.filename = True, part.filename
         elif self._name == self._file_field:
             return None if part is None else bytes(part)
