@@ -26,7 +26,7 @@ from gateway.runtime import required
 from gateway.settings import CHECKOUT, Settings, load
 from gateway.system import running_system
 
-PHOTO = CHECKOUT / "tests" / "data" / "demo.jpg"
+PHOTO = CHECKOUT / "tests" / "data" / "coffee.png"
 DETAIL = 480
 """Side of the square detail in the before/after picture, in pixels of the result."""
 

@@ -22,5 +22,4 @@ def add(file: Path, name: str | None) -> None:
     from gateway.model_import import add_model
 
     settings = configured()
-    for line in add_model(file, settings.model_repository, name=name):
-        click.echo(line)
+    add_model(file, settings.model_repository, name, say=click.echo)

@@ -18,6 +18,10 @@ AS_INPUT: dict[str, WriteFormat] = {
 AS_INPUT_LOSSLESS = AS_INPUT | {"jpeg": "png", "heic": "png"}
 
 
+AVIF_MAX_PIXELS = 32_000_000
+"""libvips' AVIF encoder takes 32 bytes a pixel (docs/pictures.md): this bounds it at 1 GB."""
+
+
 def output_format(read: str, wish: Format | None, *, lossless: bool) -> WriteFormat:
     """The format of the result of a picture that came as `read`."""
     if wish is not None:
@@ -27,6 +31,13 @@ def output_format(read: str, wish: Format | None, *, lossless: bool) -> WriteFor
 
 def check_size(wanted: WriteFormat, size: tuple[int, int]) -> None:
     """Raise `Unprocessable` before the work rather than after it."""
+    if wanted == "avif" and size[0] * size[1] > AVIF_MAX_PIXELS:
+        raise Unprocessable(
+            "picture_too_large_for_format",
+            f"avif results may have {AVIF_MAX_PIXELS} pixels, and this one would have "
+            f"{size[0] * size[1]}; choose webp, jpeg or png, or a smaller scale_factor",
+            field="parameters.output.format",
+        )
     limit = FORMATS[wanted].longest_side
     if limit is not None and max(size) > limit:
         raise Unprocessable(
