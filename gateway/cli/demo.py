@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import msgspec
+import numpy as np
 import pyvips
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from functions._kit.pictures import decode, encode
 from functions._kit.ports import Client
 from functions._kit.secrets import hash_secret
 from functions.tasks.contracts import Status
@@ -27,8 +30,8 @@ from gateway.settings import CHECKOUT, Settings, load
 from gateway.system import running_system
 
 PHOTO = CHECKOUT / "tests" / "data" / "coffee.png"
-DETAIL = 480
-"""Side of the square detail in the before/after picture, in pixels of the result."""
+DETAIL, GAP = 480, 8
+"""Side of the square detail in the before/after picture, and the white between, in pixels."""
 
 
 async def run_demo(photo: Path | None, scale: int, output: Path) -> None:
@@ -73,7 +76,7 @@ async def _demo(
             with _timed(console, "nas-photo-processing"):
                 task = await _process(console, http, media["file_path"], scale)
             if task["status"] != Status.COMPLETED:
-                raise RuntimeError(f"the task has {task['status']}: {task['error']}")
+                raise click.ClickException(f"the task has {task['status']}: {task['error']}")
             with _timed(console, "download"):
                 enlarged = (await http.get(task["result"]["url"])).content
         with _timed(console, "before/after picture"):
@@ -153,15 +156,21 @@ def _timed(console: Console, name: str) -> Iterator[None]:
 
 def before_after(before: Path, after: Path, out: Path) -> None:
     """A detail twice, side by side: enlarged by Lanczos, and the result. The busiest one."""
-    result = pyvips.Image.new_from_file(str(after)).colourspace("srgb")[:3]
-    plain = pyvips.Image.new_from_file(str(before)).autorot().colourspace("srgb")[:3]
+    result = _image(after)
+    plain = _image(before)
     plain = plain.resize(result.width / plain.width, vscale=result.height / plain.height)
     width, height = min(DETAIL, result.width), min(DETAIL, result.height)
     left, top = _busiest(result, width, height)
-    gap = pyvips.Image.black(8, height, bands=3).copy(interpretation="srgb") + 255
-    panels = [image.crop(left, top, width, height) for image in (plain, result)]
-    joined = panels[0].join(gap, "horizontal").join(panels[1], "horizontal")
-    joined.cast("uchar").copy(interpretation="srgb").pngsave(str(out))
+    gap = np.full((height, GAP, 3), 255, np.uint8)
+    panels = [image.crop(left, top, width, height).numpy() for image in (plain, result)]
+    encode(np.concatenate([panels[0], gap, panels[1]], axis=1), None, out, format="png")
+
+
+def _image(path: Path) -> pyvips.Image:
+    pixels = decode(path).pixels
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    return pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
 
 
 def _busiest(image: pyvips.Image, width: int, height: int) -> tuple[int, int]:
@@ -172,4 +181,4 @@ def _busiest(image: pyvips.Image, width: int, height: int) -> tuple[int, int]:
         for left in range(0, image.width - width + 1, max(1, width // 2))
     ]
     edges = image.colourspace("b-w").sobel().copy_memory()
-    return max(steps, key=lambda at: edges.crop(*at, width, height).avg())
+    return max(steps, key=lambda at: float(edges.crop(*at, width, height).avg()))
