@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from litestar import Response, get
 from litestar.params import FromPath, HeaderParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
+from functions._kit.errors import Unavailable
 from functions._kit.http import Port, Principal
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Record, Stream, TaskStore
@@ -53,7 +55,7 @@ async def events(
         if _decode(last.data).status.final:
             return Response(None, status_code=204)
         after = last.sequence
-    return ServerSentEvent(_follow(stream, subject, after, objects, limits))
+    return ServerSentEvent(_follow(stream, subject, after, store, objects, limits))
 
 
 def _position(last_event_id: str | None) -> int:
@@ -64,7 +66,7 @@ def _position(last_event_id: str | None) -> int:
 
 
 async def _follow(
-    stream: Stream, subject: str, after: int, objects: Objects, limits: Limits
+    stream: Stream, subject: str, after: int, store: TaskStore, objects: Objects, limits: Limits
 ) -> AsyncIterator[ServerSentEventMessage]:
     highest = -1.0
     async for record in _with_heartbeats(stream.follow(subject, after=after)):
@@ -74,6 +76,10 @@ async def _follow(
         event = _decode(record.data)
         # a second run after a crash begins again at 0; the client never sees it go back
         highest = max(highest, event.progress)
+        if event.status.final:
+            # the recorder may be a moment behind; a status asked for next shall agree with us
+            with contextlib.suppress(Unavailable):
+                await store.record([event])
         yield ServerSentEventMessage(
             id=record.sequence,
             event=event.status.value,
