@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         running = servers.folder.write(RUNNING, _shared(full))
         supervising = asyncio.create_task(servers.supervise(lambda name, _: report(name, None)))
         try:
-            async with (
-                _child("worker", "work", full, servers, report, _says_ready) as worker,
-                _child("gateway", "serve", full, servers, report, _answers_http) as gateway,
-            ):
+            async with _children(full, servers, report) as (gateway, worker):
                 yield System(f"http://{full.host}:{full.port}", full, gateway, worker)
         finally:
             supervising.cancel()
@@ -147,26 +145,45 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", ""), "PYTHONSAFEPATH": "1"} | values
 
 
-async def _says_ready(process: Process, _: Settings) -> bool:
-    return any(line.startswith(READY) for line in process.tail().splitlines())
-
-
-async def _answers_http(_: Process, settings: Settings) -> bool:
-    return await http_status(settings.port, "/health/live") == OK
-
-
 @asynccontextmanager
-async def _child(
-    name: str,
-    command: str,
-    settings: Settings,
-    servers: EmbeddedServers,
-    report: Report,
-    ready: Callable[[Process, Settings], object],
-) -> AsyncIterator[Process]:
-    """One of our own processes, started again whenever it dies."""
-    loop = asyncio.get_running_loop()
-    process = Process(
+async def _children(
+    settings: Settings, servers: EmbeddedServers, report: Report
+) -> AsyncIterator[tuple[Process, Process]]:
+    """The gateway and the worker, started side by side, and again whenever one dies."""
+    gateway = _process("gateway", "serve", settings, servers)
+    worker = _process("worker", "work", settings, servers)
+
+    async def answers_http() -> bool:
+        return await http_status(settings.port, "/health/live") == OK
+
+    async def says_ready() -> bool:
+        return any(line.startswith(READY) for line in worker.tail().splitlines())
+
+    async def start(process: Process, probe: Callable[[], Awaitable[bool]]) -> None:
+        began = time.perf_counter()
+        await process.start(probe)
+        report(process.command.name, time.perf_counter() - began)
+
+    keeping: list[asyncio.Task[None]] = []
+    try:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(start(gateway, answers_http))
+                group.create_task(start(worker, says_ready))
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        keeping = [asyncio.create_task(_keep(process, report)) for process in (gateway, worker)]
+        yield gateway, worker
+    finally:
+        for keeper in keeping:
+            keeper.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
+        await gateway.stop()  # first, so that nothing new comes in
+        await worker.stop()
+
+
+def _process(name: str, command: str, settings: Settings, servers: EmbeddedServers) -> Process:
+    return Process(
         Command(
             name=name,
             argv=[str(Path(sys.executable).parent / "nereid"), command],
@@ -176,28 +193,19 @@ async def _child(
             grace_s=settings.drain_s + 10,
         )
     )
-    began = loop.time()
-    await process.start(lambda: ready(process, settings))  # type: ignore[arg-type, return-value]
-    report(name, loop.time() - began)
-    keeping = asyncio.create_task(_keep(name, process, report))
-    try:
-        yield process
-    finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
-        await process.stop()
 
 
-async def _keep(name: str, process: Process, report: Report) -> None:
+async def _keep(process: Process, report: Report) -> None:
+    name = process.command.name
     while True:
         await process.exited()
         report(name, None)
         while True:
             await asyncio.sleep(RESTART_S)
-            began = asyncio.get_running_loop().time()
+            began = time.perf_counter()
             try:
                 await process.restart()
             except StartError:
                 continue
-            report(name, asyncio.get_running_loop().time() - began)
+            report(name, time.perf_counter() - began)
             break

@@ -24,7 +24,7 @@ from functions._kit.ports import Client
 from functions._kit.secrets import hash_secret
 from functions.tasks.contracts import Status
 from gateway.adapters.tables import ClientTable, open_database
-from gateway.processes import stopped_by_signals
+from gateway.processes import until_stopped
 from gateway.runtime import required
 from gateway.settings import CHECKOUT, Settings, load
 from gateway.system import running_system
@@ -38,19 +38,12 @@ async def run_demo(photo: Path | None, scale: int, output: Path) -> None:
     """Start everything in a folder of its own, enlarge `photo`, write the results to `output`."""
     console = Console(highlight=False)
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="nereid-demo-") as folder, stopped_by_signals() as stop:
+    with tempfile.TemporaryDirectory(prefix="nereid-demo-") as folder:
         settings = load({}, data=Path(folder), port=0)
-        demo = asyncio.ensure_future(_demo(console, settings, photo or PHOTO, scale, output))
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({demo, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not demo.done():
-            console.print("stopping ...")
-            demo.cancel()
-            await asyncio.gather(demo, return_exceptions=True)
-            raise KeyboardInterrupt
-        await demo
+        ended = await until_stopped(_demo(console, settings, photo or PHOTO, scale, output))
     console.print("Everything that was started has been stopped.")
+    if not ended:
+        raise KeyboardInterrupt
 
 
 async def _demo(

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import click
 
-from gateway.processes import stopped_by_signals
+from gateway.processes import until_stopped
 from gateway.settings import Settings
 from gateway.system import running_system
 
 
 async def run_up(settings: Settings) -> None:
     """Run the whole system until SIGINT or SIGTERM."""
-    with stopped_by_signals() as stop:
+    await until_stopped(_up(settings))
+
+
+async def _up(settings: Settings) -> None:
+    try:
         async with running_system(settings, report) as system:
             click.echo(f"ready {system.url}")
             if not await _has_clients(system.settings):
                 click.echo("no clients yet: nereid clients add NAME", err=True)
-            await stop.wait()
-            click.echo("stopping", err=True)
+            await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        click.echo("stopped", err=True)
+        raise
 
 
 def report(name: str, seconds: float | None) -> None:
