@@ -189,6 +189,7 @@ def check_callback(url: str, *, allow_private: bool) -> None:
         or port == 0
         or parts.username is not None
         or any(letter <= " " or letter == "\x7f" for letter in url)
+        or _odd_number(host)
     ):
         raise Unprocessable(
             "invalid_callback_url",
@@ -203,6 +204,18 @@ def check_callback(url: str, *, allow_private: bool) -> None:
             "with NEREID_ALLOW_PRIVATE_CALLBACKS",
             field="callback_url",
         )
+
+
+def _odd_number(host: str) -> bool:
+    """Whether `host` ends in a number and is no plain address: 127.1, 2130706433, 0x7f000001."""
+    last = host.rstrip(".").rpartition(".")[2]
+    if ":" in host or not (last.isdigit() or last.startswith("0x")):
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def _public(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from litestar import post
 from litestar.params import FromPath
 
@@ -19,6 +20,8 @@ from functions.tasks.contracts import (
     event_subject,
     final_id,
 )
+
+_decode = msgspec.json.Decoder(TaskEvent).decode
 
 
 @post(
@@ -53,13 +56,24 @@ async def cancel(
         progress=row.progress,
         attempts=row.attempts,
     )
-    receipt = await stream.publish(
-        event_subject(row.task.task_id), event, message_id=event.event_id
-    )
+    subject = event_subject(row.task.task_id)
+    receipt = await stream.publish(subject, event, message_id=event.event_id)
     if receipt.duplicate:
-        raise _finished(row)
+        event = await _earlier_cancel(stream, subject, row)
     await store.record([event])
     return view(await own_task(store, principal, bare), None)
+
+
+async def _earlier_cancel(stream: Stream, subject: str, row: TaskRow) -> TaskEvent:
+    """The final event that the stream kept, if it is a cancel too.
+
+    Another request's, or this one's when it came before and the table was away.
+    """
+    last = await stream.last(subject)
+    kept = _decode(last.data) if last is not None else None
+    if kept is None or kept.status is not Status.CANCELLED:
+        raise _finished(row)
+    return kept
 
 
 def _finished(row: TaskRow) -> Conflict:

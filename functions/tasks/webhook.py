@@ -64,6 +64,8 @@ async def webhook(job: WebhookJob, limits: Limits) -> None:
                 raise RetryJob("webhook_refused", f"{url} answered {answer.status}")
     except PrivateAddressError as error:
         raise JobFailed("private_callback_url", str(error)) from error
+    except aiohttp.InvalidURL as error:
+        raise JobFailed("invalid_callback_url", f"{url} cannot be called: {error}") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise RetryJob("webhook_unreachable", f"{url}: {error!r}") from error
 

@@ -262,7 +262,9 @@ async def test_a_private_callback_url_is_refused_unless_allowed(
     ["", "ftp://x.test/", "//x.test", "x.test", "http://", "http:///path", "http://x.test:0/",
      "http://x.test:99999/", "http://x.test:a/", "http://[::1/", "http://user:pass@x.test/",
      "file:///etc/passwd", "javascript:alert(1)", "http://x.test/\0", "http://x.test/a b",
-     "http://x.test/\r\nX: y", "http://x\u0000.test/", "http://user@x.test/"],
+     "http://x.test/\r\nX: y", "http://127.1/",
+     "http://2130706433/", "http://0x7f000001/", "http://017700000001/", "http://1.2.3.4./",
+     "http://x\u0000.test/", "http://user@x.test/"],
     ids=repr,
 )  # fmt: skip
 async def test_a_callback_url_that_can_never_be_called_is_refused(
