@@ -33,7 +33,7 @@ async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
             runtime.authenticator,
             token_requests_per_minute=settings.token_requests_per_minute,
         )
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(
                 app,
                 host=settings.host,
@@ -45,7 +45,26 @@ async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
                 lifespan="on",
             )
         )
-        await server.serve()
+        with stopped_by_signals() as stop:
+            stopping = asyncio.create_task(_stop(server, stop))
+            try:
+                await server.serve()
+            finally:
+                stopping.cancel()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signals: it would raise them again and end us before we close."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `stopped_by_signals`."""
+        yield
+
+
+async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
+    await stop.wait()
+    server.should_exit = True
 
 
 async def work(settings: Settings, only: Sequence[str] = ()) -> None:

@@ -15,11 +15,15 @@ from litestar.handlers import HTTPRouteHandler
 
 import functions
 from functions._kit.consume import Consumer
+from functions._kit.errors import NereidError
 from functions._kit.policy import HttpPolicy
 
 
-class RegistryError(Exception):
+class RegistryError(NereidError):
     """The functions do not fit together; the message names both sides."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("functions_do_not_fit", message)
 
 
 @dataclass(slots=True)

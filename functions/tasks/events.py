@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
@@ -29,6 +30,7 @@ _decode = msgspec.json.Decoder(TaskEvent).decode
     STATUS_PATH + "{task_id:str}/events",
     summary="Follow a task",
     media_type="text/event-stream",
+    responses={204: ResponseSpec(None, description="All has been seen, to the final event")},
     opt={"policy": HttpPolicy(scope="media:read", timeout_s=None)},
 )
 async def events(

@@ -96,16 +96,8 @@ class Nereid:
 
     def part(self, name: str) -> psutil.Process:
         """The main process of a part."""
-        children = psutil.Process(self._up.pid).children()
+        children = self.processes()[0].children()
         return next(p for p in children if PARTS[name] in " ".join(p.cmdline()))
-
-    def freeze(self, name: str) -> psutil.Process:
-        """Stop a part where it stands: its ports stay open, and nothing answers."""
-        self.processes()
-        main = self.part(name)
-        for process in [main, *main.children(recursive=True)]:
-            process.suspend()
-        return main
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another `nereid` command on the same data folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -47,12 +47,17 @@ async def readiness(http: httpx.AsyncClient, wanted: dict[str, str]) -> None:
 
 @contextmanager
 def frozen(nereid: Nereid, name: str) -> Iterator[psutil.Process]:
-    main = nereid.freeze(name)
+    """A part that stands still; if it is killed meanwhile, its children wake as orphans."""
+    main = nereid.part(name)
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        process.suspend()
     try:
         yield main
     finally:
-        for process in [main, *main.children(recursive=True)]:
-            process.resume()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def moment(event: dict[str, Any]) -> datetime:
@@ -111,9 +116,11 @@ async def a_task_outwaits_triton(nereid: Nereid, photo: bytes) -> None:
 async def test_a_killed_worker_and_a_stopped_triton_lose_nothing_and_repeat_nothing(
     own_system: MakeSystem, photo: bytes, image: pyvips.Image
 ) -> None:
-    killed = await asyncio.to_thread(own_system)
-    # a tile that Triton does not answer in this time counts as its sickness
-    stopped = await asyncio.to_thread(own_system, inference_timeout_s=10)
+    killed, stopped = await asyncio.gather(
+        asyncio.to_thread(own_system),
+        # a tile that Triton does not answer in this time counts as its sickness
+        asyncio.to_thread(own_system, inference_timeout_s=10),
+    )
     large = encoded(image.resize(2), ".png")
     await asyncio.gather(
         a_killed_workers_task_starts_again(killed, large), a_task_outwaits_triton(stopped, photo)
@@ -144,9 +151,9 @@ async def test_servers_that_die_one_after_another_cost_no_task_that_was_accepted
         sending = asyncio.create_task(keep_sending(api, await api.upload(photo)))
         for name in ("queue", "database", "s3", "triton"):
             before = len(accepted)
-            main = nereid.freeze(name)
-            await readiness(api.http, {name: "unreachable"})
-            main.kill()
+            with frozen(nereid, name) as main:
+                await readiness(api.http, {name: "unreachable"})
+                main.kill()
             await readiness(api.http, {name: "ok"})
             while len(accepted) < before + 3:
                 assert not sending.done()
