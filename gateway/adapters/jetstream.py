@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
 PUBLISH_TIMEOUT_S = 5.0
+FOLLOW_HEARTBEAT_S = 2.0
+"""A follower that misses two of these, or four at worst, asks for its consumer again."""
 HOUR_S = 3600.0
 FULL = {10077, 10047}
 """JetStream's error codes for a stream, or its store, at the limit."""
@@ -173,14 +175,19 @@ class JetStream:
                 stream=_stream_of(subject),
                 ordered_consumer=True,
                 config=ConsumerConfig(
-                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1
+                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                    opt_start_seq=after + 1,
+                    idle_heartbeat=FOLLOW_HEARTBEAT_S,
                 ),
             )
         except _unreachable as error:
             raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
         try:
             async for message in subscription.messages:
-                yield Record(message.metadata.sequence.stream, message.subject, message.data)
+                sequence = message.metadata.sequence.stream
+                if sequence > after:  # nats-py asks again from the first where none has come yet
+                    after = sequence
+                    yield Record(sequence, message.subject, message.data)
         finally:
             if not self.client.is_closed:
                 await subscription.unsubscribe()

@@ -240,3 +240,26 @@ async def test_no_server_at_all_is_unavailable(monkeypatch: pytest.MonkeyPatch) 
     async with asyncio.timeout(WAIT_S):
         with pytest.raises(Unavailable):
             await connect("nats://127.0.0.1:1", name="tests")
+
+
+async def test_followers_hear_all_once_when_the_server_starts_again(
+    own_nats: RunningNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jetstream, "FOLLOW_HEARTBEAT_S", 0.2)
+    client = await connect(own_nats.url, name="tests")
+    await ensure_streams(client, StreamLimits())
+    stream = JetStream(client)
+    seen = await stream.publish("events.test", Note(text="before"))
+    records = cast("AsyncGenerator[Record, None]", stream.follow("events.test"))
+    waiting = asyncio.create_task(take(stream, "events.test", 2, after=seen.sequence))
+    async with asyncio.timeout(WAIT_S), aclosing(records):
+        assert text(await anext(records)) == "before"
+        await own_nats.process.stop()
+        await own_nats.process.restart()
+        while not await stream.healthy():
+            await asyncio.sleep(0.02)
+        for word in ("after", "later"):
+            await stream.publish("events.test", Note(text=word))
+            assert text(await anext(records)) == word
+        assert [text(record) for record in await waiting] == ["after", "later"]
+    await client.close()
