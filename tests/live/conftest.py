@@ -300,7 +300,7 @@ def own_system(tmp_path: Path) -> Iterator[Callable[..., Nereid]]:
     made: list[Nereid] = []
 
     def make(**settings: object) -> Nereid:
-        nereid = Nereid(tmp_path / f"data{len(made)}", **settings)
+        nereid = Nereid(tmp_path / f"data-{uuid.uuid4().hex}", **settings)
         made.append(nereid)
         nereid.start()
         nereid.add_clients(me="")

@@ -12,10 +12,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import pyvips
 
 from functions.media.upscale import upscale
-from tests.live.conftest import Api, Nereid, client_of, encoded, final_events
+from tests.live.conftest import Api, Nereid, client_of, final_events
 
 MakeSystem = Callable[..., Nereid]
 
@@ -112,27 +111,9 @@ async def a_task_outwaits_triton(nereid: Nereid, photo: bytes) -> None:
         assert (row["status"], row["attempts"]) == ("completed", 1)
 
 
-@pytest.mark.timeout(180)
-async def test_a_killed_worker_and_a_stopped_triton_lose_nothing_and_repeat_nothing(
-    own_system: MakeSystem, photo: bytes, image: pyvips.Image
+async def servers_that_die_one_after_another_cost_no_accepted_task(
+    nereid: Nereid, photo: bytes
 ) -> None:
-    killed, stopped = await asyncio.gather(
-        asyncio.to_thread(own_system),
-        # a tile that Triton does not answer in this time counts as its sickness
-        asyncio.to_thread(own_system, inference_timeout_s=10),
-    )
-    large = encoded(image.resize(2), ".png")
-    await asyncio.gather(
-        a_killed_workers_task_starts_again(killed, large), a_task_outwaits_triton(stopped, photo)
-    )
-    await asyncio.gather(*(asyncio.to_thread(nereid.stop) for nereid in (killed, stopped)))
-
-
-@pytest.mark.timeout(180)
-async def test_servers_that_die_one_after_another_cost_no_task_that_was_accepted(
-    own_system: MakeSystem, photo: bytes
-) -> None:
-    nereid = await asyncio.to_thread(own_system)
     accepted: list[str] = []
     refused: list[httpx.Response] = []
     enough = asyncio.Event()
@@ -169,4 +150,24 @@ async def test_servers_that_die_one_after_another_cost_no_task_that_was_accepted
         assert len({row["result"]["sha256"] for row in rows}) == 1
         for task_id in accepted:
             assert len(await final_events(nereid, task_id)) == 1
-    await asyncio.to_thread(nereid.stop)
+
+
+@pytest.mark.timeout(240)
+async def test_dead_workers_and_servers_lose_no_task_repeat_none_and_charge_none(
+    own_system: MakeSystem, photo: bytes
+) -> None:
+    """Three systems at once, since each spends its time in waiting."""
+    killed, stopped, beheaded = await asyncio.gather(
+        asyncio.to_thread(own_system),
+        # a tile that Triton does not answer in this time counts as its sickness
+        asyncio.to_thread(own_system, inference_timeout_s=10),
+        asyncio.to_thread(own_system),
+    )
+    await asyncio.gather(
+        a_killed_workers_task_starts_again(killed, photo),
+        a_task_outwaits_triton(stopped, photo),
+        servers_that_die_one_after_another_cost_no_accepted_task(beheaded, photo),
+    )
+    await asyncio.gather(
+        *(asyncio.to_thread(nereid.stop) for nereid in (killed, stopped, beheaded))
+    )
