@@ -52,12 +52,15 @@ async def events(
     last = await stream.last(subject)
     if last is None and row.status.final:
         return ServerSentEvent(_only(row, objects, limits))
+    over = row.status.final or (last is not None and _decode(last.data).status.final)
     after = _position(last_event_id)
     if last is not None and after >= last.sequence:
-        if _decode(last.data).status.final:
+        if over:
             return Response(None, status_code=204)
         after = last.sequence
-    return ServerSentEvent(_follow(stream, subject, after, store, objects, limits))
+    until = last.sequence if last is not None and over else None
+    following = _follow(stream.follow(subject, after=after), until, store, objects, limits)
+    return ServerSentEvent(following)
 
 
 def _position(last_event_id: str | None) -> int:
@@ -68,14 +71,22 @@ def _position(last_event_id: str | None) -> int:
 
 
 async def _follow(
-    stream: Stream, subject: str, after: int, store: TaskStore, objects: Objects, limits: Limits
+    records: AsyncIterator[Record],
+    until: int | None,
+    store: TaskStore,
+    objects: Objects,
+    limits: Limits,
 ) -> AsyncIterator[ServerSentEventMessage]:
-    highest = -1.0
-    async for record in _with_heartbeats(stream.follow(subject, after=after)):
+    """Up to the final event, or `until` where that sequence is known to be the last."""
+    highest, rank = -1.0, 0
+    async for record in _with_heartbeats(records):
         if record is None:
             yield ServerSentEventMessage(data=None, comment="still here")
             continue
         event = _decode(record.data)
+        if event.status.rank < rank:
+            continue  # a quick worker was heard before the gateway's own "queued"
+        rank = event.status.rank
         # a second run after a crash begins again at 0; the client never sees it go back
         highest = max(highest, event.progress)
         if event.status.final:
@@ -87,7 +98,7 @@ async def _follow(
             event=event.status.value,
             data=await _payload(event, highest, objects, limits),
         )
-        if event.status.final:
+        if event.status.final or record.sequence == until:
             return
 
 

@@ -10,7 +10,7 @@ from functions.tasks.contracts import WEBHOOK_SUBJECT, TaskEvent, WebhookJob
 
 @consume(
     "events.task.*",
-    policy=Policy(batch=100, linger_s=0.0, attempts=1_000, timeout_s=60.0),
+    policy=Policy(batch=100, linger_s=0.0, attempts=5, timeout_s=60.0),
 )
 async def record(events: list[TaskEvent], store: TaskStore, stream: Stream) -> None:
     """Write what came, then order the webhooks of tasks that ended by it.

@@ -96,22 +96,22 @@ class Handler:
             await self._single(*readable[0], infirmary)
 
     async def _batch(self, readable: list[tuple[Delivery, Any]], infirmary: Infirmary) -> None:
-        """All or none: on a failure other than sickness, every message comes again."""
-        attempt = max(delivery.attempt for delivery, _ in readable)
+        """All at once; where that fails, one by one, so that a bad message holds back no other."""
+        messages = [message for _, message in readable]
         try:
-            await self._through_sickness(
-                infirmary, lambda: self._call([message for _, message in readable], None)
-            )
-        except Exception:
-            log.exception("%s: a batch of %d failed", self.name, len(readable))
-            for delivery, _ in readable:
-                await delivery.retry(self.consumer.policy.backoff_after(attempt))
+            await self._through_sickness(infirmary, lambda: self._call(messages, None))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises ends the attempt
+            failure = _log_failure(self.name, error)
+            if len(readable) == 1:
+                await self._failed(*readable[0], failure, infirmary)
+                return
+            for one in readable:
+                await self._batch([one], infirmary)
         else:
             for delivery, _ in readable:
                 await delivery.done()
 
     async def _single(self, delivery: Delivery, message: Any, infirmary: Infirmary) -> None:
-        policy = self.consumer.policy
         try:
             await self._through_sickness(
                 infirmary, lambda: self._attempt(delivery, message, infirmary)
@@ -119,14 +119,22 @@ class Handler:
         except TaskOver:
             log.info("%s: task %s is over already", self.name, message.task.task_id)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its attempt
-            failure = _log_failure(self.name, error)
-            permanent = isinstance(failure, JobFailed | RequestError)
-            if not permanent and delivery.attempt < policy.attempts:
-                await delivery.retry(policy.backoff_after(delivery.attempt))
-                return
-            await self._through_sickness(
-                infirmary, lambda: self._give_up(delivery, message, failure, bury=not permanent)
-            )
+            await self._failed(delivery, message, _log_failure(self.name, error), infirmary)
+            return
+        await delivery.done()
+
+    async def _failed(
+        self, delivery: Delivery, message: Any, failure: NereidError, infirmary: Infirmary
+    ) -> None:
+        """Give the message back for another attempt, or give it up for good."""
+        policy = self.consumer.policy
+        permanent = isinstance(failure, JobFailed | RequestError)
+        if not permanent and delivery.attempt < policy.attempts:
+            await delivery.retry(policy.backoff_after(delivery.attempt))
+            return
+        await self._through_sickness(
+            infirmary, lambda: self._give_up(delivery, message, failure, bury=not permanent)
+        )
         await delivery.done()
 
     async def _attempt(self, delivery: Delivery, message: Any, infirmary: Infirmary) -> None:

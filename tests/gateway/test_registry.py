@@ -66,9 +66,7 @@ def test_shared_files_are_no_functions(house: Callable[..., ModuleType]) -> None
     assert [f.name for f in discover(package)] == ["a.one"]
 
 
-@pytest.mark.parametrize(
-    "text", [HTTP.format(path="/s", opt=OPEN), CONSUMER.format(subject="s")]
-)
+@pytest.mark.parametrize("text", [HTTP.format(path="/s", opt=OPEN), CONSUMER.format(subject="s")])
 def test_a_route_or_subject_taken_twice_names_both(
     house: Callable[..., ModuleType], text: str
 ) -> None:

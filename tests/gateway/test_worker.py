@@ -62,7 +62,7 @@ class House:
         handler.__annotations__ = {"job": message, "run": Run}
         if "batch" in policy:
             handler.__annotations__ = {"job": list[message], "run": Run}  # type: ignore[valid-type]
-        settings = {"bands": True, "backoff_s": (0.05,)} | policy
+        settings: dict[str, Any] = {"bands": True, "backoff_s": (0.05,)} | policy
         consumer = consume(f"jobs.{self.name}", policy=Policy(**settings))(handler)
         return Function(self.name, "a test", [], [consumer])
 
@@ -433,7 +433,7 @@ class Fact(Message, frozen=True, kw_only=True):
     number: int
 
 
-async def test_a_batch_is_handled_at_once_and_comes_again_when_it_fails(house: House) -> None:
+async def test_a_batch_is_handled_at_once_and_one_by_one_when_that_fails(house: House) -> None:
     batches: list[list[int]] = []
 
     async def handle(facts: list[Fact], run: Run) -> None:
@@ -450,3 +450,21 @@ async def test_a_batch_is_handled_at_once_and_comes_again_when_it_fails(house: H
                 await asyncio.sleep(0.01)
     assert batches[0] == [0, 1, 2, 3, 4]
     assert await house.left() == 0
+
+
+async def test_a_bad_message_of_a_batch_is_a_dead_letter_and_holds_back_no_other(
+    house: House,
+) -> None:
+    written: list[int] = []
+
+    async def handle(facts: list[Fact], run: Run) -> None:
+        if any(fact.number == 2 for fact in facts):
+            raise ValueError("2")
+        written.extend(fact.number for fact in facts)
+
+    for number in range(5):
+        await house.stream.publish(f"jobs.{house.name}", Fact(number=number))
+    async with house.working(house.function(handle, Fact, batch=5, bands=False, attempts=2)):
+        letter = msgspec.json.decode(await house.first(f"dead.{house.name}"), type=DeadLetter)
+    assert sorted(written) == [0, 1, 3, 4]
+    assert msgspec.json.decode(letter.payload, type=Fact).number == 2
