@@ -48,7 +48,7 @@ async def test_a_photo_comes_back_enlarged_with_true_facts(
     assert body["status"] == "queued"
     assert accepted.headers["Location"] == body["status_url"]
     events = [event async for event in api.events(body["task_id"])]
-    assert events[0].name == "queued"
+    assert events[0].name in {"queued", "processing"}  # a quick worker may be heard first
     assert {event.name for event in events[1:-1]} == {"processing"}
     assert events[-1].name == "completed"
     progress = [event.data["progress"] for event in events]

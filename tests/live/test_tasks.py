@@ -90,6 +90,23 @@ async def test_a_waiting_task_that_is_cancelled_never_runs(
     assert row["finished_at"] is not None
 
 
+async def test_a_late_event_is_not_shown(api: Api, system: Nereid, large_photo: bytes) -> None:
+    task_id = await api.process(await api.upload(large_photo))
+    await api.first(task_id, lambda event: event.name == "processing")
+    connection = await nats.connect(system.running["nats_url"])
+    stream = connection.jetstream()
+    subject = f"events.task.{task_id}"
+    kept = await stream.subscribe(subject, ordered_consumer=True)
+    messages = [await kept.next_msg(timeout=5) for _ in range(2)]
+    queued = next(m.data for m in messages if json.loads(m.data)["status"] == "queued")
+    await stream.publish(subject, queued)  # as if the gateway had been slow
+    await connection.close()
+    await cancelled(api, task_id)
+    names = [event.name async for event in api.events(task_id)]
+    assert "queued" not in names[names.index("processing") :]
+    assert names[-1] == "cancelled"
+
+
 async def test_what_is_finished_cannot_be_cancelled(api: Api, photo: bytes) -> None:
     task_id = (await api.run(photo))["task_id"]
     answer = await api.http.post(f"/api/v1/media/processingTasks/{task_id}:cancel")
