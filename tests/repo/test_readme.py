@@ -13,7 +13,7 @@ import pytest
 from gateway.settings import CHECKOUT
 
 README = (CHECKOUT / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+BLOCKS: list[str] = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 BIN = Path(sys.executable).parent
 
 
