@@ -49,8 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     triton_url: str | None = None
     """host:port of Triton's gRPC service."""
-    inference_timeout_s: Annotated[float, Meta(gt=0)] = 600.0
-    """Longest wait for one tile, queueing included."""
+    inference_timeout_s: Annotated[float, Meta(gt=0)] = 3600.0
+    """Longest wait for one tile, queueing included; a Triton that hangs is noticed much sooner."""
 
     database_url: str | None = None
     """postgresql://user:password@host:port/name"""

@@ -24,6 +24,7 @@ CHANNEL = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+SILENT_WATCHES = 3  # probes in a row without an answer, while a request waits
 # Triton's words for a Python backend whose process has died; loading the model starts another.
 DEAD_BACKEND = "stub process"
 OUT_OF_MEMORY = ("bad_alloc", "out of memory", "cannot allocate", "shared memory")
@@ -36,13 +37,18 @@ class TritonInference:
         self,
         url: str,
         *,
-        infer_timeout_s: float = 300.0,
+        infer_timeout_s: float = 3600.0,
+        watch_s: float = 15.0,
         load_timeout_s: float = 120.0,
         status_timeout_s: float = 5.0,
     ) -> None:
-        """`url` is host:port. An inference's time includes its wait in Triton's queue."""
+        """`url` is host:port. An inference's time includes its wait in Triton's queue.
+
+        While it waits, the server is probed every `watch_s`; three silences end the wait.
+        """
         self._url = url
         self._infer_timeout_s = infer_timeout_s
+        self._watch_s = watch_s
         self._load_timeout_s = load_timeout_s
         self._status_timeout_s = status_timeout_s
         self._models: dict[str, ServedModel] = {}
@@ -125,13 +131,27 @@ class TritonInference:
         }
 
     async def _infer(self, model: ServedModel, tensors: list[Any], priority: int) -> InferResult:
-        return await self._client.infer(
-            model.name,
-            tensors,
-            model_version=model.version,
-            priority=priority,
-            client_timeout=self._infer_timeout_s,
+        """One request under watch: a tile may take minutes, a server that hangs may not."""
+        call: asyncio.Future[InferResult] = asyncio.ensure_future(
+            self._client.infer(
+                model.name,
+                tensors,
+                model_version=model.version,
+                priority=priority,
+                client_timeout=self._infer_timeout_s,
+            )
         )
+        silent = 0
+        try:
+            while not (await asyncio.wait({call}, timeout=self._watch_s))[0]:
+                silent = 0 if await self.healthy() else silent + 1
+                if silent >= SILENT_WATCHES:
+                    raise Unavailable("triton", "Triton does not answer any more")
+            return call.result()
+        finally:
+            if not call.done():
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
 
     async def _read(self, name: str) -> ServedModel:
         if name not in await self.model_names():

@@ -23,6 +23,8 @@ LARGE = {"image": np.zeros((1, 559, 979, 3), np.uint8)}
 
 @dataclass(frozen=True)
 class Own:
+    url: str
+    server: psutil.Process
     inference: TritonInference
     backend: psutil.Process
 
@@ -38,7 +40,8 @@ async def own(tmp_path: Path) -> AsyncIterator[Own]:
                 for child in psutil.Process(servers.triton.process.pid).children()
                 if "stub" in child.name()
             )
-            yield Own(inference, backend)
+            server = psutil.Process(servers.triton.process.pid)
+            yield Own(servers.triton.url, server, inference, backend)
 
 
 async def test_out_of_memory_is_unavailable_and_passes(own: Own) -> None:
@@ -58,3 +61,15 @@ async def test_a_killed_backend_costs_one_unavailable_and_comes_back(own: Own) -
         await own.inference.infer(model, SMALL)
     model = await own.inference.model(MODEL)
     assert (await own.inference.infer(model, SMALL))["upscaled"].shape == (1, 64, 64, 3)
+
+
+async def test_a_server_that_hangs_is_noticed_long_before_a_tile_may_take(own: Own) -> None:
+    async with TritonInference(own.url, watch_s=0.2, status_timeout_s=0.2) as impatient:
+        model = await own.inference.model(MODEL)
+        own.server.suspend()
+        try:
+            with pytest.raises(Unavailable, match="does not answer"):
+                await impatient.infer(model, SMALL)
+        finally:
+            own.server.resume()
+        assert (await impatient.infer(model, SMALL))["upscaled"].shape == (1, 64, 64, 3)

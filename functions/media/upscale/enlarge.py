@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from functions._kit.errors import JobFailed
 from functions._kit.pictures import Picture
 from functions._kit.ports import Inference, ServedModel
+from functions.media.upscale.pace import Pace
 from functions.media.upscale.tiles import Tile, plan
 
 T = TypeVar("T")
 
-TILES_IN_FLIGHT = 4
-"""Tiles of one picture that Triton has at once: enough to keep two streams busy, and little
-enough that another picture's tiles get their turn."""
+TILES_PER_STREAM = 2
+"""Tiles of one picture that Triton has at once, for each stream of the model: one that runs and
+one that waits, so that no stream idles and another picture's tiles soon get their turn."""
 CANVAS_IN_MEMORY_BYTES = 64 << 20
 """Larger results lie in a file that is mapped, so that the system may page them out."""
 
@@ -66,6 +67,7 @@ class _Run:
         self._priority = priority
         self._on_progress = on_progress
         self._scale = int(model.parameters["scale"])
+        self._streams = int(model.parameters.get("streams", "1"))
         self._wire = np.float32 if model.parameters.get("bits") == "16" else np.uint8
 
     async def layer(self, samples: NDArray[Any], file: Path) -> NDArray[Any]:
@@ -76,19 +78,18 @@ class _Run:
             width,
             halo=int(self._model.parameters["halo"]),
             max_tile_pixels=int(self._model.parameters["max_tile_pixels"]),
-            parallel=int(self._model.parameters.get("streams", "1")),
+            parallel=self._streams,
         )
         shape = (height * self._scale, width * self._scale, *samples.shape[2:])
         canvas = _canvas(shape, samples.dtype, file)
-        done = 0
+        pace = Pace(self._model.name, tiles, self._streams, self._on_progress)
 
         async def enlarge_one(tile: Tile) -> None:
-            nonlocal done
             await self._tile(tile, samples, canvas)
-            done += 1
-            self._on_progress(done / len(tiles))
+            pace.tile_done()
 
-        await each(tiles, enlarge_one, at_once=TILES_IN_FLIGHT)
+        async with pace.told():
+            await each(tiles, enlarge_one, at_once=TILES_PER_STREAM * self._streams)
         return canvas
 
     async def _tile(self, tile: Tile, samples: NDArray[Any], canvas: NDArray[Any]) -> None:
