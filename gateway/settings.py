@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stream_replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """Copies of each stream in a NATS cluster."""
     jobs_max_messages: Annotated[int, Meta(ge=1)] = 1_000_000
-    """Jobs that may wait; beyond, HTTP answers 503 with Retry-After."""
+    """Jobs of one function and priority band that may wait; beyond, HTTP answers 503."""
 
     s3_endpoint: str | None = None
     s3_access_key: str | None = None

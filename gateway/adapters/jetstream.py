@@ -55,7 +55,10 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
             retention=RetentionPolicy.WORK_QUEUE,
             storage=StorageType.FILE,
             discard=DiscardPolicy.NEW,
-            max_msgs=limits.jobs_max_messages,
+            # for each subject, so that the next step of a task in work is never refused
+            # because new tasks fill the queue of the first one
+            max_msgs_per_subject=limits.jobs_max_messages,
+            discard_new_per_subject=True,
             num_replicas=limits.replicas,
             duplicate_window=HOUR_S,
         ),
