@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 from pathlib import Path
 
 from functions._kit.errors import Conflict
@@ -24,6 +25,7 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.lock_fd = -1
+        self._claims: dict[int, int] = {}
 
     async def open(self) -> None:
         """Make and lock the folder. Raises `Conflict` (code `data_in_use`) when it is taken.
@@ -48,7 +50,9 @@ class DataFolder:
         os.pwrite(self.lock_fd, str(os.getpid()).encode(), 0)
 
     def close(self) -> None:
-        """Give the folder back."""
+        """Give the folder and its ports back."""
+        while self._claims:
+            os.close(self._claims.popitem()[1])
         if self.lock_fd >= 0:
             os.close(self.lock_fd)
             self.lock_fd = -1
@@ -72,7 +76,7 @@ class DataFolder:
         kept = self._read("ports.json")
         port = int(kept.get(name, 0))
         taken = {int(value) for other, value in kept.items() if other != name}
-        while port in taken or not _is_free(port):
+        while port in taken or not (self._claim(port) and _is_free(port)):
             port = secrets.choice(PORTS)
         self.write("ports.json", json.dumps(kept | {name: str(port)}, indent=1))
         return port
@@ -94,6 +98,21 @@ class DataFolder:
             kept[name] = fresh
             self.write(file, json.dumps(kept, indent=1))
         return kept[name]
+
+    def _claim(self, port: int) -> bool:
+        """Keep other folders from this port between our look at it and the server's start."""
+        if port == 0 or port in self._claims:
+            return port != 0
+        claims = Path(tempfile.gettempdir()) / f"nereid-ports-{os.getuid()}"
+        claims.mkdir(mode=0o700, exist_ok=True)
+        claim = os.open(claims / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(claim)
+            return False
+        self._claims[port] = claim
+        return True
 
     def _read(self, file: str) -> dict[str, str]:
         path = self.path / file

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from functions._kit.errors import Conflict
-from gateway.embedded import DataFolder
+from gateway.embedded import DataFolder, folder
 
 HOLDER = """
 import asyncio, pathlib, sys
@@ -75,8 +75,12 @@ def test_damaged_credentials_are_refused_and_never_replaced(tmp_path: Path) -> N
 
 
 def test_a_port_is_kept_while_it_is_free(tmp_path: Path) -> None:
-    first = DataFolder(tmp_path).port("nats")
-    assert DataFolder(tmp_path).port("nats") == first
+    earlier = DataFolder(tmp_path)
+    first = earlier.port("nats")
+    earlier.close()
+    later = DataFolder(tmp_path)
+    assert later.port("nats") == first
+    later.close()
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", first))
@@ -103,3 +107,15 @@ async def test_the_lock_lasts_as_long_as_a_server_that_inherited_it(tmp_path: Pa
     await folder.open()
     assert os.pread(folder.lock_fd, 20, 0) == str(os.getpid()).encode()
     folder.close()
+
+
+async def test_two_folders_never_choose_one_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "PORTS", range(20_001, 20_003))
+    one, other = DataFolder(tmp_path / "one"), DataFolder(tmp_path / "other")
+    await one.open()
+    await other.open()
+    assert {one.port("nats"), other.port("nats")} == {20_001, 20_002}
+    one.close()
+    other.close()

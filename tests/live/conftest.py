@@ -283,7 +283,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nereid]:
         tmp_path_factory.mktemp("live") / "data",
         max_upload_bytes=4_000_000,
         allow_private_callbacks=True,
-        token_requests_per_minute=30,
+        token_requests_per_minute=10_000,
     )
     try:
         nereid.start()
