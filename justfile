@@ -48,11 +48,16 @@ build-models *ARGS: (_install "main")
 test *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/pytest' "$@"
 
-# Test the conversion of custom checkpoints, which needs PyTorch (the extra `export`)
+# Install what `nereid models add` needs for .pth and .safetensors (PyTorch: several GB)
+[group('models')]
+[no-exit-message]
+install-export: (_install "main")
+    @'{{ tools }}/uv' pip install --quiet --python '{{ venv }}/python' --constraint requirements/dev.txt torch spandrel safetensors onnxruntime
+
+# Test the conversion of custom checkpoints, with PyTorch
 [group('develop')]
 [no-exit-message]
-test-export *ARGS: (_install "dev" "triton")
-    @'{{ tools }}/uv' pip install --quiet --python '{{ venv }}/python' --editable '.[export]'
+test-export *ARGS: (_install "dev" "triton") install-export
     @'{{ venv }}/pytest' -m export "$@"
 
 # Check style and types
