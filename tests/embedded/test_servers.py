@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import stat
@@ -149,13 +150,16 @@ async def test_every_server_listens_on_loopback_alone_and_shows_no_secret(
     async with EmbeddedServers(tmp_path / "data", settings=settings) as servers:
         us = psutil.Process()
         family = us.children(recursive=True)
-        listening = {
-            (process.name(), connection.laddr.ip.removeprefix("::ffff:"))
-            for process in family
-            for connection in process.net_connections(kind="inet")
-            if connection.status == psutil.CONN_LISTEN
-        }
-        arguments = " ".join(word for process in family for word in process.cmdline())
+        listening: set[tuple[str, str]] = set()
+        arguments = ""
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # PostgreSQL's come and go
+                listening |= {
+                    (process.name(), connection.laddr.ip.removeprefix("::ffff:"))
+                    for connection in process.net_connections(kind="inet")
+                    if connection.status == psutil.CONN_LISTEN
+                }
+                arguments += " ".join(process.cmdline())
     expected = ("nats-server", "rclone", "postgres", "tritonserver")
     assert listening == {(name, "127.0.0.1") for name in expected}
     passwords = {servers.s3.secret_key, servers.nats.url[14:78], servers.postgres.url[20:84]}
