@@ -265,7 +265,7 @@ def _extra(module: str) -> Any:
     except ImportError as error:
         raise Unprocessable(
             "export_missing",
-            f"Adding a model needs {module}: install the extra, pip install 'nereid[export]'.",
+            f"Adding this model needs {module}: install the extra by `just install-export`.",
         ) from error
 
 
