@@ -52,7 +52,7 @@ test *ARGS: (_install "dev" "triton") build-models
 [group('models')]
 [no-exit-message]
 install-export: (_install "main")
-    @'{{ tools }}/uv' pip install --quiet --python '{{ venv }}/python' --constraint requirements/dev.txt torch spandrel safetensors onnxruntime
+    @'{{ tools }}/uv' pip install --quiet --python '{{ venv }}/python' --constraint requirements/dev.txt 'torch<2.15' spandrel safetensors onnxruntime
 
 # Test the conversion of custom checkpoints, with PyTorch
 [group('develop')]
