@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 SPENT = "Nereid-Spent"
 """Header of a job that was handed back: the attempts that it had spent by then."""
+QUEUE = "jobs."
 RENEWALS = 3
 """A lease is renewed this many times within ack_wait."""
 
@@ -57,8 +58,12 @@ class Delivery:
         """Give the message to another worker without spending an attempt.
 
         A copy that remembers the attempts goes to the queue, then the original is removed. A
-        crash in between leaves two, and the task's final event decides between them.
+        crash in between leaves two, and the task's final event decides between them. A fact of
+        another stream stays where it is: a copy of it would be a second fact.
         """
+        if not self.subject.startswith(QUEUE):
+            await self.retry(0)
+            return
         headers = {SPENT: str(self.attempt - 1)}
         try:
             await stream.publish_bytes(

@@ -123,25 +123,23 @@ class Puller:
             if message is not None:
                 return message
 
-    async def fill(self, count: int, linger_s: float) -> list[Msg]:
-        """Up to `count` more messages: those that are there, or come within `linger_s`."""
-        if count == 0:
-            return []
+    async def fill(self, batch: list[Msg], size: int, linger_s: float) -> None:
+        """Add messages up to `size`: those that are there, or come within `linger_s`."""
+        if len(batch) >= size:
+            return
         source = self._sources[0]
-        ask: dict[str, object] = {"batch": count}
+        ask: dict[str, object] = {"batch": size - len(batch)}
         if linger_s > 0:
             ask["expires"] = int(linger_s * 1e9)
         else:
             ask["no_wait"] = True
         await self._publish(source, ask)
         deadline = time.monotonic() + linger_s + ANSWER_S
-        messages: list[Msg] = []
-        while len(messages) < count:
+        while len(batch) < size:
             message = await self._answer(deadline - time.monotonic())
             if message is None or _status(message):
                 break
-            messages.append(message)
-        return messages
+            batch.append(message)
 
     async def _next_rung(self) -> Msg | None:
         source = next((s for s in self._sources if s.subject == self._rung_by), self._sources[0])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nats.errors
+from nats.aio.msg import Msg
 
 from gateway.adapters.jetstream import JetStream
 from gateway.registry import Function
@@ -93,24 +94,30 @@ class Worker:
     ) -> None:
         while True:
             await slots.acquire()
+            messages: list[Msg] = []
             try:
                 await self._infirmary.all_well(handler.backends)
-                messages = [await puller.next()]
+                messages.append(await puller.next())
                 policy = handler.consumer.policy
-                messages += await puller.fill(policy.batch - 1, policy.linger_s)
+                await puller.fill(messages, policy.batch, policy.linger_s)
             except (nats.errors.Error, OSError) as error:
-                slots.release()
                 log.warning("%s waits for NATS: %r", handler.name, error)
+                await self._put_back(messages, slots)
                 await asyncio.sleep(PAUSE_S)
                 continue
             except BaseException:
-                slots.release()
+                await self._put_back(messages, slots)
                 raise
             work = handler.handle([Delivery(m) for m in messages], self._infirmary)
             task = asyncio.create_task(work)
             running.add(task)
             task.add_done_callback(running.discard)
             task.add_done_callback(lambda _: slots.release())
+
+    async def _put_back(self, messages: list[Msg], slots: asyncio.Semaphore) -> None:
+        slots.release()
+        for message in messages:
+            await Delivery(message).hand_back(self._stream)
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:

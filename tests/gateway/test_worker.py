@@ -53,7 +53,9 @@ class House:
     drain_s: float = 5.0
     name: str = field(default_factory=lambda: f"test.{random_word()}")
 
-    def function(self, handle: Handle, message: type = Job, **policy: Any) -> Function:
+    def function(
+        self, handle: Handle, message: type = Job, stream: str = "jobs", **policy: Any
+    ) -> Function:
         """A function of the test's own, on a subject that no other test uses."""
 
         async def handler(job: Any, run: Any) -> Any:
@@ -63,7 +65,7 @@ class House:
         if "batch" in policy:
             handler.__annotations__ = {"job": list[message], "run": Run}  # type: ignore[valid-type]
         settings: dict[str, Any] = {"bands": True, "backoff_s": (0.05,)} | policy
-        consumer = consume(f"jobs.{self.name}", policy=Policy(**settings))(handler)
+        consumer = consume(f"{stream}.{self.name}", policy=Policy(**settings))(handler)
         return Function(self.name, "a test", [], [consumer])
 
     @asynccontextmanager
@@ -468,3 +470,28 @@ async def test_a_bad_message_of_a_batch_is_a_dead_letter_and_holds_back_no_other
         letter = msgspec.json.decode(await house.first(f"dead.{house.name}"), type=DeadLetter)
     assert sorted(written) == [0, 1, 3, 4]
     assert msgspec.json.decode(letter.payload, type=Fact).number == 2
+
+
+async def test_a_fact_handed_back_at_the_end_is_not_told_twice(house: House) -> None:
+    started = asyncio.Event()
+    seen: list[int] = []
+
+    async def never(facts: list[Fact], run: Run) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async def handle(facts: list[Fact], run: Run) -> None:
+        seen.extend(fact.number for fact in facts)
+
+    subject = f"events.{house.name}"
+    house.drain_s = 0.1
+    async with house.working(house.function(never, Fact, "events", batch=5, bands=False)):
+        await house.stream.publish(subject, Fact(number=7))
+        await started.wait()
+    async with house.working(house.function(handle, Fact, "events", batch=5, bands=False)):
+        async with asyncio.timeout(10):
+            while not seen:
+                await asyncio.sleep(0.01)
+    info = await house.stream.client.jetstream().stream_info("EVENTS", subjects_filter=subject)
+    assert seen == [7]
+    assert info.state.subjects == {subject: 1}
