@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import nats.errors
@@ -59,8 +59,11 @@ class Delivery:
 
         A copy that remembers the attempts goes to the queue, then the original is removed. A
         crash in between leaves two, and the task's final event decides between them. A fact of
-        another stream stays where it is: a copy of it would be a second fact.
+        another stream stays where it is: a copy of it would be a second fact. A message that has
+        been dealt with is left alone.
         """
+        if self.message.is_acked:
+            return
         if not self.subject.startswith(QUEUE):
             await self.retry(0)
             return
@@ -82,9 +85,9 @@ class Delivery:
             await asyncio.sleep(every_s)
             await self._tell(self.message.in_progress)
 
-    async def _tell(self, tell: object) -> None:
+    async def _tell(self, tell: Callable[[], Awaitable[None]]) -> None:
         try:
-            await tell()  # type: ignore[operator]
+            await tell()
         except nats.errors.Error as error:
             # the lease runs out and the message comes again, to a handler that may repeat itself
             log.warning("%s was not acknowledged: %r", self.subject, error)

@@ -495,3 +495,31 @@ async def test_a_fact_handed_back_at_the_end_is_not_told_twice(house: House) -> 
     info = await house.stream.client.jetstream().stream_info("EVENTS", subjects_filter=subject)
     assert seen == [7]
     assert info.state.subjects == {subject: 1}
+
+
+async def test_of_a_batch_only_what_is_not_done_is_handed_back(house: House) -> None:
+    started = asyncio.Event()
+    seen: list[int] = []
+
+    async def stuck(facts: list[Fact], run: Run) -> None:
+        if len(facts) > 1:
+            raise ValueError("one by one, please")
+        if facts[0].number == 1:
+            started.set()
+            await asyncio.Event().wait()
+        seen.append(facts[0].number)
+
+    async def handle(facts: list[Fact], run: Run) -> None:
+        seen.extend(fact.number for fact in facts)
+
+    house.drain_s = 0.1
+    for number in range(3):
+        await house.stream.publish(f"jobs.{house.name}", Fact(number=number))
+    async with house.working(house.function(stuck, Fact, batch=3, bands=False)):
+        await started.wait()
+    async with house.working(house.function(handle, Fact, batch=3, bands=False)):
+        async with asyncio.timeout(10):
+            while len(seen) < 3:
+                await asyncio.sleep(0.01)
+    assert seen == [0, 1, 2]
+    assert await house.left() == 0
