@@ -1,0 +1,47 @@
+"""What a function may ask for. The gateway hands in real servers, tests the fakes.
+
+Every method raises `Unavailable` when its server cannot be reached, and nothing else for that.
+"""
+
+from functions._kit.ports.alerts import AlertFilter, AlertPage, AlertStore, HourCount
+from functions._kit.ports.clients import Client, ClientStore, TokenIssuer
+from functions._kit.ports.inference import Inference, ServedModel, TensorSpec
+from functions._kit.ports.objects import ObjectInfo, Objects
+from functions._kit.ports.operations import Limits, Probes, Tally
+from functions._kit.ports.stream import (
+    DeadLetters,
+    Entry,
+    KeyValue,
+    Letter,
+    Receipt,
+    Record,
+    Stream,
+)
+from functions._kit.ports.tasks import Page, TaskStore
+
+__all__ = [
+    "AlertFilter",
+    "AlertPage",
+    "AlertStore",
+    "Client",
+    "ClientStore",
+    "DeadLetters",
+    "Entry",
+    "HourCount",
+    "Inference",
+    "KeyValue",
+    "Letter",
+    "Limits",
+    "ObjectInfo",
+    "Objects",
+    "Page",
+    "Probes",
+    "Receipt",
+    "Record",
+    "ServedModel",
+    "Stream",
+    "Tally",
+    "TaskStore",
+    "TensorSpec",
+    "TokenIssuer",
+]
