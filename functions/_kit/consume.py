@@ -6,9 +6,11 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, get_args, get_origin, get_type_hints
 
+from functions._kit.messages import Message
 from functions._kit.policy import Policy
 
 _SUBJECT = re.compile(r"^[a-z]+(\.([a-z_]+|\*))*(\.>)?$")
@@ -33,6 +35,22 @@ class Run(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the stream knows of a message beside its content."""
+
+    subject: str
+    attempt: int
+    """Counted from 1."""
+    stored_at: datetime
+
+
+class Tick(Message, frozen=True, kw_only=True):
+    """The message of a handler that runs by the clock (`Policy.every_s`)."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Consumer:
     """A handler with its subject, its policy, and the type of its messages."""
 
@@ -48,7 +66,8 @@ def consume(subject: str, *, policy: Policy) -> Callable[[Callable[..., Awaitabl
     """Handle the messages of `subject`; the handler returns or raises, the worker acknowledges.
 
     The first parameter is the message (a list of them where `policy.batch` > 1), the others are
-    ports or `Run`, found by type. Raises ValueError at import where any of this does not hold.
+    ports, `Run` or `Envelope`, found by type. Raises ValueError at import where any of this does
+    not hold.
     """
     if not _SUBJECT.match(subject):
         raise ValueError(f"{subject!r} is not a subject of lower-case words and dots")
@@ -67,6 +86,8 @@ def consume(subject: str, *, policy: Policy) -> Callable[[Callable[..., Awaitabl
             if get_origin(message_type) is not list:
                 raise ValueError(f"{where} takes batches, so its message must be a list")
             (message_type,) = get_args(message_type)
+        if (policy.every_s is not None) != (message_type is Tick):
+            raise ValueError(f"{where} must take a Tick exactly if its policy has every_s")
         return Consumer(subject, policy, handler, message_type, hints)
 
     return decorate

@@ -13,7 +13,8 @@ NereidError
 ├── JobFailed                    this job can never succeed; it fails at once, with its code
 ├── RetryJob                     this job may succeed later; costs an attempt
 └── Unavailable                  503  a backend is sick; jobs wait and no attempt is spent
-    └── QueueFull                     a stream is at its limit; HTTP answers 503 with Retry-After
+    ├── QueueFull                     a stream is at its limit; HTTP answers 503 with Retry-After
+    └── OutOfMemory                   a backend answers, and has no memory for what is asked of it
 """
 
 from __future__ import annotations
@@ -114,3 +115,7 @@ class QueueFull(Unavailable):
     def __init__(self, message: str) -> None:
         super().__init__("queue", message)
         self.code = "queue_full"
+
+
+class OutOfMemory(Unavailable):
+    """The backend answers its probe and has no memory for requests."""

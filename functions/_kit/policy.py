@@ -12,6 +12,10 @@ SCOPES = frozenset(
 )  # fmt: skip
 
 
+LONGEST_EVERY_S = 3000.0
+"""Within JOBS' memory of message ids, by which workers agree on one tick."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpPolicy:
     """Who may call an HTTP function, how many at once, and for how long.
@@ -45,6 +49,7 @@ class Policy:
     bands          whether the subject ends in .high, .normal, .low
     batch          messages handed to one call; above 1 the handler takes a list
     linger_s       how long a batch waits to fill after its first message
+    every_s        runs by the clock, so often, on one worker of all
     """
 
     concurrency: int = 1
@@ -56,6 +61,7 @@ class Policy:
     bands: bool = False
     batch: int = 1
     linger_s: float = 0.0
+    every_s: float | None = None
 
     def __post_init__(self) -> None:
         positive = {
@@ -70,6 +76,8 @@ class Policy:
                 raise ValueError(f"{name} must be above 0")
         if self.express < 0 or (self.express and not self.bands):
             raise ValueError("express slots need priority bands")
+        if self.every_s is not None and not 1 <= self.every_s <= LONGEST_EVERY_S:
+            raise ValueError(f"every_s must be 1 to {LONGEST_EVERY_S:g}")
         if not self.backoff_s or min(self.backoff_s) < 0:
             raise ValueError("backoff_s needs at least one wait, none below 0")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -17,11 +16,9 @@ from functions._kit.errors import Unavailable
 from functions._kit.http import Port, Principal
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Record, Stream, TaskStore
+from functions._kit.sse import HEARTBEAT, position, with_heartbeats
 from functions.tasks._view import own_task, with_urls
 from functions.tasks.contracts import STATUS_PATH, TaskEvent, TaskRow, event_subject
-
-HEARTBEAT_S = 15.0
-"""A comment this often keeps proxies from closing a quiet stream (WHATWG HTML, 9.2.7)."""
 
 _decode = msgspec.json.Decoder(TaskEvent).decode
 
@@ -53,7 +50,7 @@ async def events(
     if last is None and row.status.final:
         return ServerSentEvent(_only(row, objects, limits))
     over = row.status.final or (last is not None and _decode(last.data).status.final)
-    after = _position(last_event_id)
+    after = position(last_event_id)
     if last is not None and after >= last.sequence:
         if over:
             return Response(None, status_code=204)
@@ -61,13 +58,6 @@ async def events(
     until = last.sequence if last is not None and over else None
     following = _follow(stream.follow(subject, after=after), until, store, objects, limits)
     return ServerSentEvent(following)
-
-
-def _position(last_event_id: str | None) -> int:
-    """The sequence number that a client has seen, 0 for none or nonsense."""
-    if last_event_id and last_event_id.isascii() and last_event_id.isdigit():
-        return int(last_event_id[:20])
-    return 0
 
 
 async def _follow(
@@ -79,9 +69,9 @@ async def _follow(
 ) -> AsyncIterator[ServerSentEventMessage]:
     """Up to the final event, or `until` where that sequence is known to be the last."""
     highest, rank = -1.0, 0
-    async for record in _with_heartbeats(records):
+    async for record in with_heartbeats(records):
         if record is None:
-            yield ServerSentEventMessage(data=None, comment="still here")
+            yield HEARTBEAT
             continue
         event = _decode(record.data)
         if event.status.rank < rank:
@@ -134,27 +124,3 @@ async def _only(
     yield ServerSentEventMessage(
         event=event.status.value, data=await _payload(event, row.progress, objects, limits)
     )
-
-
-async def _with_heartbeats(records: AsyncIterator[Record]) -> AsyncIterator[Record | None]:
-    """`records`, with a None whenever `HEARTBEAT_S` pass without one."""
-    pending: asyncio.Task[Record] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.ensure_future(anext(records))
-            done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT_S)
-            if not done:
-                yield None
-                continue
-            finished, pending = pending, None
-            try:
-                yield finished.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        if pending is not None:
-            pending.cancel()
-        aclose = getattr(records, "aclose", None)
-        if aclose is not None:
-            await asyncio.gather(*([pending] if pending else []), return_exceptions=True)
-            await aclose()

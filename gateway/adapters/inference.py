@@ -11,10 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.grpc.model_config_pb2 import DataType
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from functions._kit.errors import JobFailed, NereidError, NotFound, RetryJob, Unavailable
-from functions._kit.ports import ServedModel
+from functions._kit.errors import (
+    JobFailed,
+    NereidError,
+    NotFound,
+    OutOfMemory,
+    RetryJob,
+    Unavailable,
+)
+from functions._kit.ports import ServedModel, TensorSpec
 
 CHANNEL = [
     ("grpc.max_send_message_length", -1),  # Triton's own limit holds
@@ -54,6 +62,8 @@ class TritonInference:
         self._models: dict[str, ServedModel] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._opened: InferenceServerClient | None = None
+        self.answered = 0
+        """Requests that the server has answered with a result."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -126,6 +136,7 @@ class TritonInference:
                 result = await self._infer(current, tensors, priority)
             except InferenceServerException as second:
                 raise _translated(second) from second
+        self.answered += 1
         return {
             output.name: _array(result, output.name) for output in result.get_response().outputs
         }
@@ -161,8 +172,9 @@ class TritonInference:
         metadata = await self._status(self._client.get_model_metadata, name)
         version = max(metadata.versions, key=int)
         answer = await self._status(self._client.get_model_config, name, version)
-        parameters = {key: value.string_value for key, value in answer.config.parameters.items()}
-        return ServedModel(name, version, parameters)
+        config = answer.config
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        return ServedModel(name, version, parameters, _specs(config.input), _specs(config.output))
 
     async def _revive(self, name: str, error: InferenceServerException) -> None:
         """Load a model anew whose backend has died; the server would never do so by itself."""
@@ -188,6 +200,16 @@ class TritonInference:
             return await answer
         except InferenceServerException as error:
             raise _translated(error) from error
+
+
+def _specs(tensors: Any) -> dict[str, TensorSpec]:
+    """Inputs or outputs of a configuration, which Triton has completed and writes without batch."""
+    return {
+        tensor.name: TensorSpec(
+            DataType.Name(tensor.data_type).removeprefix("TYPE_"), tuple(tensor.dims)
+        )
+        for tensor in tensors
+    }
 
 
 def _tensor(name: str, array: NDArray[Any]) -> InferInput:
@@ -234,7 +256,9 @@ def _translated(error: InferenceServerException) -> NereidError:
     """Nereid's error for one of Triton's."""
     message = str(error.message())
     if _is_sick(error):
-        return Unavailable("triton", f"Triton: {message}")
+        no_memory = any(word in message.lower() for word in OUT_OF_MEMORY)
+        kind = OutOfMemory if no_memory else Unavailable
+        return kind("triton", f"Triton: {message}")
     if error.status() == "StatusCode.INVALID_ARGUMENT":
         return JobFailed("inference_refused", f"Triton refused the request: {message}")
     return RetryJob("inference_failed", f"Triton failed: {message}")

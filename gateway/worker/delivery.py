@@ -32,6 +32,7 @@ class Delivery:
         self.data = message.data
         metadata = message.metadata
         self.sequence = metadata.sequence.stream
+        self.stored_at = metadata.timestamp
         spent = int((message.headers or {}).get(SPENT, "0"))
         self.attempt = spent + metadata.num_delivered
 

@@ -12,10 +12,17 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from functions._kit.consume import Consumer, Run
-from functions._kit.errors import JobFailed, NereidError, RequestError, RetryJob, Unavailable
+from functions._kit.consume import Consumer, Envelope, Run
+from functions._kit.errors import (
+    JobFailed,
+    NereidError,
+    OutOfMemory,
+    RequestError,
+    RetryJob,
+    Unavailable,
+)
 from functions._kit.messages import now
-from functions._kit.ports import Inference, Objects, TaskStore
+from functions._kit.ports import AlertStore, Inference, Objects, TaskStore
 from functions.tasks.contracts import DeadLetter, Job
 from gateway.adapters.jetstream import JetStream
 from gateway.worker.delivery import Delivery
@@ -32,8 +39,15 @@ HEALTHY_FAILURES = 5
 itself: its attempt counts."""
 MAX_LETTER_BYTES = 1 << 19
 """Of a message that nobody can read, a dead letter keeps so much: it must fit into a message."""
-BACKENDS: dict[type, str] = {Inference: "triton", Objects: "s3", TaskStore: "database"}
+BACKENDS: dict[type, str] = {
+    Inference: "triton",
+    Objects: "s3",
+    TaskStore: "database",
+    AlertStore: "database",
+}
 """Whose sickness keeps a handler that asks for the port from taking messages."""
+OF_THE_MESSAGE = (Run, Envelope)
+"""What a handler may ask for that is no port."""
 
 
 class Handler:
@@ -56,12 +70,13 @@ class Handler:
         self._is_task = isinstance(consumer.message_type, type) and issubclass(
             consumer.message_type, Job
         )
-        self._run_name = next((n for n, want in consumer.wants.items() if want is Run), None)
-        missing = [w for w in consumer.wants.values() if w is not Run and w not in ports]
+        self._own = {n: w for n, w in consumer.wants.items() if w in OF_THE_MESSAGE}
+        asked = {n: w for n, w in consumer.wants.items() if w not in OF_THE_MESSAGE}
+        missing = [want for want in asked.values() if want not in ports]
         if missing:
             raise TypeError(f"{name} asks for {missing}, which no adapter provides")
-        self.backends = frozenset(BACKENDS[w] for w in consumer.wants.values() if w in BACKENDS)
-        self._ports = {n: ports[want] for n, want in consumer.wants.items() if want is not Run}
+        self.backends = frozenset(BACKENDS[want] for want in asked.values() if want in BACKENDS)
+        self._ports = {name: ports[want] for name, want in asked.items()}
 
     async def handle(self, deliveries: list[Delivery], infirmary: Infirmary) -> None:
         """Run the handler on one message or one batch and end each delivery."""
@@ -99,7 +114,7 @@ class Handler:
         """All at once; where that fails, one by one, so that a bad message holds back no other."""
         messages = [message for _, message in readable]
         try:
-            await self._through_sickness(infirmary, lambda: self._call(messages, None))
+            await self._through_sickness(infirmary, lambda: self._call(messages))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises ends the attempt
             failure = _log_failure(self.name, error)
             if len(readable) == 1:
@@ -142,21 +157,24 @@ class Handler:
         most = self.consumer.policy.attempts
         if delivery.attempt > most:
             raise RetryJob("worker_lost", f"{most} workers died or were lost with this job")
+        envelope = Envelope(delivery.subject, delivery.attempt, delivery.stored_at)
         if not self._is_task:
-            await self._call(message, None)
+            await self._call(message, envelope)
             return
         async with scratch_folder(self._scratch) as folder:
             attempt = Attempt(message, delivery.attempt, folder, self._stream)
-            answer = await attempt.run_until_over(
-                lambda: self._through_sickness(infirmary, lambda: self._call(message, attempt))
-            )
+            call = partial(self._call, message, envelope, attempt)
+            answer = await attempt.run_until_over(lambda: self._through_sickness(infirmary, call))
             await self._through_sickness(infirmary, lambda: attempt.finish(answer))
 
-    async def _call(self, message: Any, run: Run | None) -> Any:
-        extra = {} if self._run_name is None else {self._run_name: run}
+    async def _call(
+        self, message: Any, envelope: Envelope | None = None, run: Run | None = None
+    ) -> Any:
+        given: dict[type, Any] = {Envelope: envelope, Run: run}
+        own = {name: given[want] for name, want in self._own.items()}
         try:
             async with asyncio.timeout(self.consumer.policy.timeout_s):
-                return await self.consumer.handler(message, **self._ports, **extra)
+                return await self.consumer.handler(message, **self._ports, **own)
         except TimeoutError as error:
             raise RetryJob(
                 "too_slow", f"not done within {self.consumer.policy.timeout_s} s"
@@ -165,14 +183,19 @@ class Handler:
     async def _through_sickness(self, infirmary: Infirmary, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work`, again and again while a backend is away: that spends no attempt.
 
-        Raises `RetryJob` where the backend is well and fails this job alone.
+        Raises `RetryJob` where the backend is well and fails this job alone: it answers its
+        probe, and, where it is short of memory, others get their answers meanwhile.
         """
         failures = 0
         while True:
+            answers = infirmary.answers()
             try:
                 return await work()
             except Unavailable as error:
-                failures = failures + 1 if await infirmary.until_well(error) else 0
+                alone = await infirmary.until_well(error)
+                if isinstance(error, OutOfMemory):
+                    alone = infirmary.answers() != answers
+                failures = failures + 1 if alone else 0
                 if failures >= HEALTHY_FAILURES:
                     raise RetryJob(error.code, error.message) from error
 

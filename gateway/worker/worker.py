@@ -14,9 +14,10 @@ from nats.aio.msg import Msg
 
 from gateway.adapters.jetstream import JetStream
 from gateway.registry import Function
+from gateway.worker.clock import tick
 from gateway.worker.delivery import Delivery
 from gateway.worker.handler import Handler
-from gateway.worker.health import Infirmary, Probe
+from gateway.worker.health import Answered, Infirmary, Probe, Tell
 from gateway.worker.pull import Puller, Source, ensure_durable
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Worker:
         *,
         scratch: Path,
         drain_s: float,
+        answered: Mapping[str, Answered] | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self._handlers = [
             Handler(function.name, consumer, ports, stream, scratch)
@@ -43,7 +46,7 @@ class Worker:
             for consumer in function.consumers
         ]
         self._stream = stream
-        self._infirmary = Infirmary(probes)
+        self._infirmary = Infirmary(probes, answered, tell)
         self._drain_s = drain_s
 
     async def run(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
@@ -56,6 +59,8 @@ class Worker:
                 for puller, slots in await self._pullers(stack, handler):
                     pulling = self._loop(handler, puller, slots, running)
                     loops.append(asyncio.create_task(pulling))
+                if handler.consumer.policy.every_s is not None:
+                    loops.append(asyncio.create_task(tick(handler.consumer, self._stream)))
             if ready is not None:
                 ready.set()
             stopping = asyncio.create_task(stop.wait())

@@ -12,6 +12,7 @@ from functions._kit.pictures.formats import (
     writable_formats,
 )
 from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, probe
+from functions._kit.pictures.letterbox import Letterboxed, letterbox
 from functions._kit.pictures.metadata import Metadata
 from functions._kit.pictures.noise import estimate_noise
 from functions._kit.pictures.resizer import shrink
@@ -21,6 +22,7 @@ __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "EncodedInfo",
+    "Letterboxed",
     "Metadata",
     "Picture",
     "PictureInfo",
@@ -30,6 +32,7 @@ __all__ = [
     "denoise",
     "encode",
     "estimate_noise",
+    "letterbox",
     "probe",
     "readable_formats",
     "shrink",

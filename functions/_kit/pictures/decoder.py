@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyvips
@@ -22,6 +23,7 @@ from functions._kit.pictures.header import (
 from functions._kit.pictures.metadata import Metadata, read_metadata, with_sound_profile
 
 Pixels = NDArray[Any]
+T = TypeVar("T")
 
 # Rows per step: of 64, 128 and 256 the fastest for a 24-megapixel JPEG, at 5 MB beside its pixels.
 _STRIP_ROWS = 128
@@ -58,13 +60,21 @@ def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     `Unprocessable` (`unsupported_pixel_format`). Memory: the pixels, and strips of a few rows.
     """
     info = probe(path, max_pixels=max_pixels)
+    return strictly(info, lambda fail_on: _decode(path, info, fail_on))
+
+
+def strictly(info: PictureInfo, read: Callable[[str], T]) -> T:
+    """What `read` makes of the file, given libvips' `fail_on`; every loss is an error.
+
+    Raises `JobFailed` (`corrupt_picture`).
+    """
     try:
-        return _decode_strictly(path, info, "warning" if info.format == "jpeg" else "error")
+        return read("warning" if info.format == "jpeg" else "error")
     except pyvips.Error as error:
         if not _only_padding(str(error)):
             raise corrupt(info.format) from error
     try:
-        return _decode_strictly(path, info, "error")
+        return read("error")
     except pyvips.Error as error:
         raise corrupt(info.format) from error
 
@@ -73,7 +83,7 @@ def _only_padding(message: str) -> bool:
     return _HARMLESS_JPEG in message and not any(lost in message for lost in _LOST_JPEG)
 
 
-def _decode_strictly(path: Path, info: PictureInfo, fail_on: str) -> Picture:
+def _decode(path: Path, info: PictureInfo, fail_on: str) -> Picture:
     opened = open_image(path, info.format, access="sequential", fail_on=fail_on)
     image = to_rgb(opened, info)
     colours = image.bands - (image.bands in _WITH_ALPHA)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from functions.tasks import events
 from functions.tasks.contracts import Status, TaskError, event_subject
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ async def test_a_task_whose_events_are_forgotten_still_has_its_end(
 async def test_a_quiet_stream_shows_that_it_lives(
     world: World, alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(sse, "HEARTBEAT_S", 0.02)
     task = await world.add_task()
 
     async def end_later() -> None:
