@@ -20,6 +20,10 @@ CAMERAS = "cameras"
 """Bucket of the rules, by camera."""
 COOLDOWNS = "cooldowns"
 """Bucket of the last alert of each camera, label and zone."""
+CAPABILITIES = "capabilities"
+"""Bucket of the models that were switched in, by capability."""
+PRIVATE_PREFIXES = ("uploads/", "results/", "alerts/", "frames/")
+"""Where things lie that belong to a client, a task, an alert or a camera."""
 FRAME_PREFIX = "frames/"
 """Frames that came over HTTP; they are ours to remove."""
 
@@ -186,3 +190,9 @@ def alert_id(camera_id: str, frame: Frame, captured_at: datetime, what: str) -> 
     value = milliseconds << 80 | int.from_bytes(digest[:10])
     value = value & ~(0xF << 76) | 0x7 << 76
     return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+
+
+def cooldown_key(alert: Alert) -> str:
+    """The bucket's key for a camera, label and zone; the latter two may be any text."""
+    kind = hashlib.sha256(f"{alert.label}\0{alert.zone}".encode()).hexdigest()[:32]
+    return f"{alert.camera_id}.{kind}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from functions._kit.errors import Unprocessable
 from functions._kit.messages import Message
 from functions.tasks.contracts import Job, Step
 
@@ -38,7 +37,6 @@ PUBLISHED_SCALES = {
 }
 
 RESERVED_PREFIXES = ("results/", "uploads/", "alerts/", "frames/")
-MAX_KEY_BYTES = 1024
 
 
 class MediaJob(Job, frozen=True, kw_only=True):
@@ -73,29 +71,6 @@ class MediaResult(Message, frozen=True, kw_only=True):
     sha256: str
     model: str
     model_version: str
-
-
-def object_key(path: str, field: str) -> str:
-    """`path` as a key of the bucket, with or without a leading slash.
-
-    Raises `Unprocessable` (code `invalid_file_path`) for what could mean another place than it
-    says: `..`, empty parts, control characters, a backslash, more than 1024 bytes.
-    """
-    key = path.removeprefix("/")
-    parts = key.split("/")
-    if (
-        not key
-        or len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES
-        or any(part in {"", ".", ".."} for part in parts)
-        or any(ord(letter) < 32 or letter in "\x7f\\" for letter in key)
-    ):
-        raise Unprocessable(
-            "invalid_file_path",
-            f"{field} must be a path of 1 to {MAX_KEY_BYTES} bytes without '..', empty parts, "
-            "backslashes or control characters",
-            field=field,
-        )
-    return key
 
 
 def result_prefix(task_id: str) -> str:

@@ -12,6 +12,7 @@ from msgspec import Meta, field
 
 from functions._kit.errors import NotFound, Unavailable, Unprocessable
 from functions._kit.http import Port, Principal
+from functions._kit.keys import object_key
 from functions._kit.messages import Request
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Inference, Limits, Objects, Stream, TaskStore
@@ -24,7 +25,6 @@ from functions.media.contracts import (
     WORKFLOWS,
     Format,
     MediaJob,
-    object_key,
 )
 from functions.tasks.contracts import Task, TaskAccepted
 

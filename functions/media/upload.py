@@ -12,11 +12,12 @@ from litestar.params import FromQuery
 
 from functions._kit.errors import Conflict, JobFailed, Unprocessable
 from functions._kit.http import HttpRequest, Port, Principal, receive
+from functions._kit.keys import object_key
 from functions._kit.messages import Answer, new_id
 from functions._kit.pictures import FORMATS, probe
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects
-from functions.media.contracts import RESERVED_PREFIXES, object_key
+from functions.media.contracts import RESERVED_PREFIXES
 
 _BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -26,6 +27,7 @@ class Record:
     sequence: int
     subject: str
     data: bytes
+    stored_at: datetime | None = None
 
 
 class Stream(Protocol):
@@ -42,6 +44,10 @@ class Stream(Protocol):
 
     async def last(self, subject: str) -> Record | None:
         """The newest message on `subject`, or None."""
+        ...
+
+    async def oldest(self, subject: str) -> Record | None:
+        """The oldest message that matches `subject`, with its `stored_at`, or None."""
         ...
 
     def follow(self, subject: str, *, after: int | None = 0) -> AsyncIterator[Record]:

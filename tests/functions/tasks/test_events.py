@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from functions._kit import sse
 from functions.tasks.contracts import Status, TaskError, event_subject
 
 if TYPE_CHECKING:

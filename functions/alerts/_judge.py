@@ -1,0 +1,117 @@
+"""Which detections become alerts: labels, least score, zones, cooldown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from functions._kit.messages import Message
+from functions._kit.ports import KeyValue
+from functions.alerts._detector import Detection
+from functions.alerts.contracts import COOLDOWNS, Moment, Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A detection that the rules want, in one zone; `number` tells equals of a frame apart."""
+
+    detection: Detection
+    zone: str | None
+    number: int
+
+    @property
+    def name(self) -> str:
+        """What tells it from all other findings of its frame."""
+        return f"{self.detection.label}\0{self.zone}\0{self.number}"
+
+
+class Last(Message, frozen=True, kw_only=True):
+    """The last alert of a camera, label and zone: whose cooldown runs."""
+
+    at: Moment
+    alert_id: str
+
+
+def wanted(
+    found: Iterable[Detection], rules: Rules, ignored: Callable[[str], None]
+) -> list[Finding]:
+    """The findings, best first; `ignored` hears the label of each detection that makes none.
+
+    An object within several zones makes a finding in each.
+    """
+    findings: list[Finding] = []
+    numbers: Counter[tuple[str, str | None]] = Counter()
+    labels = frozenset(rules.labels)
+    for detection in found:
+        zones: list[str | None] = []
+        if detection.label in labels and detection.score >= rules.min_score:
+            zones = list(_zones(detection, rules))
+        if not zones:
+            ignored(detection.label)
+        for zone in zones:
+            findings.append(Finding(detection, zone, numbers[detection.label, zone]))
+            numbers[detection.label, zone] += 1
+    return findings
+
+
+def _zones(detection: Detection, rules: Rules) -> Iterator[str | None]:
+    if not rules.zones:
+        yield None
+    box = detection.box
+    x, y = box.x + box.width / 2, box.y + box.height
+    for zone in rules.zones:
+        if contains(zone.polygon, x, y):
+            yield zone.name
+
+
+def contains(polygon: Sequence[tuple[float, float]], x: float, y: float) -> bool:
+    """Whether the point is inside, or on the edge of, the polygon.
+
+    The crossing number of a ray (Shimrat, "Algorithm 112", CACM 1962), edges looked at before:
+    an object that is cut off by the picture's lower edge stands on the edge of its zone.
+    """
+    inside = False
+    ax, ay = polygon[-1]
+    for bx, by in polygon:
+        cross = (bx - ax) * (y - ay) - (by - ay) * (x - ax)
+        between = min(ax, bx) <= x <= max(ax, bx) and min(ay, by) <= y <= max(ay, by)
+        if abs(cross) < 1e-9 and between:
+            return True
+        if (ay > y) != (by > y) and x < (bx - ax) * (y - ay) / (by - ay) + ax:
+            inside = not inside
+        ax, ay = bx, by
+    return inside
+
+
+async def take_cooldown(
+    values: KeyValue, key: str, *, at: datetime, seconds: float, alert_id: str
+) -> bool:
+    """Whether the alert may be: none of its kind within `seconds` of `at`, before or after.
+
+    What all workers see decides, so that two never make an alert of the same object, and a
+    worker that looks at a frame again after a crash comes to the same alert.
+    """
+    seen = values.seen(COOLDOWNS).get(key)
+    if seen is not None and _cools(_decode(seen), at, seconds, alert_id):
+        return False
+    while True:
+        entry = await values.get(COOLDOWNS, key)
+        last = None if entry is None else _decode(entry.value)
+        if last is not None and _cools(last, at, seconds, alert_id):
+            return False
+        if last is not None and last.at >= at:
+            return True  # a late frame: the newer alert's cooldown goes on
+        mine = msgspec.json.encode(Last(at=at, alert_id=alert_id))
+        if await values.swap(COOLDOWNS, key, mine, revision=entry.revision if entry else 0):
+            return True
+
+
+def _cools(last: Last, at: datetime, seconds: float, alert_id: str) -> bool:
+    return last.alert_id != alert_id and abs((at - last.at).total_seconds()) < seconds
+
+
+_decode = msgspec.json.Decoder(Last).decode

@@ -1,0 +1,64 @@
+"""How an alert looks from outside."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from functions._kit.errors import NotFound
+from functions._kit.messages import Answer
+from functions._kit.ports import Objects
+from functions.alerts.contracts import Alert, Box
+
+
+class AlertView(Answer, frozen=True, kw_only=True):
+    """An alert as its reader sees it. `image_url` is null until the picture has been kept."""
+
+    alert_id: str
+    camera_id: str
+    label: str
+    score: float
+    box: Box
+    zone: str | None
+    captured_at: datetime
+    created_at: datetime
+    image_url: str | None
+    reviewed: bool
+    model: str
+    model_version: str
+
+
+async def view(
+    alert: Alert, objects: Objects, lifetime_s: int, *, reviewed: bool = False
+) -> AlertView:
+    """`alert` with a URL made now that holds for `lifetime_s` seconds."""
+    url = None
+    if alert.image_key is not None:
+        url = await objects.presign(alert.image_key, expires_s=lifetime_s)
+    return AlertView(
+        alert_id=alert.alert_id,
+        camera_id=alert.camera_id,
+        label=alert.label,
+        score=alert.score,
+        box=alert.box,
+        zone=alert.zone,
+        captured_at=alert.captured_at,
+        created_at=alert.created_at,
+        image_url=url,
+        reviewed=reviewed,
+        model=alert.model,
+        model_version=alert.model_version,
+    )
+
+
+def valid_alert_id(text: str) -> str:
+    """`text` as an alert's id. Raises `NotFound`, like an id that never was."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise alert_not_found(text) from None
+
+
+def alert_not_found(text: str) -> NotFound:
+    """The error for an id without an alert."""
+    return NotFound("alert_not_found", f"no alert {text[:64]!r}", field="alert_id")

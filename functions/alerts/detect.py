@@ -1,0 +1,208 @@
+"""frames.<camera_id>: what is in the picture, and is it an alert."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from functions._kit.consume import Envelope, consume
+from functions._kit.errors import JobFailed, NotFound
+from functions._kit.keys import object_key
+from functions._kit.messages import now
+from functions._kit.pictures import letterbox
+from functions._kit.policy import Policy
+from functions._kit.ports import Inference, KeyValue, Limits, ObjectInfo, Objects, Stream, Tally
+from functions.alerts._cameras import rules_of
+from functions.alerts._detector import Detection, Detector, detections, detector
+from functions.alerts._judge import Finding, take_cooldown, wanted
+from functions.alerts.contracts import (
+    DISCARD_SUBJECT,
+    FRAME_PREFIX,
+    KEEP_SUBJECT,
+    PRIVATE_PREFIXES,
+    Alert,
+    DiscardJob,
+    Frame,
+    KeepJob,
+    Rules,
+    alert_id,
+    alert_subject,
+    cooldown_key,
+    frame_subject,
+    is_camera_id,
+)
+
+NO_PICTURE = ("text/", "application/json", "application/pdf", "audio/", "video/")
+"""Declared types that contradict a picture; a store that does not know says something else."""
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+@consume(
+    "frames.*",
+    policy=Policy(concurrency=8, timeout_s=60.0, attempts=5, backoff_s=(1.0, 5.0, 30.0)),
+)
+async def detect(
+    frame: Frame,
+    envelope: Envelope,
+    objects: Objects,
+    inference: Inference,
+    stream: Stream,
+    values: KeyValue,
+    tally: Tally,
+    limits: Limits,
+) -> None:
+    """Look at one frame; publish its alerts as facts, and what is to become of its picture.
+
+    All ids derive from the frame, so a frame that is looked at twice tells nothing twice.
+    """
+    camera_id = _camera_of(envelope)
+    captured_at = _captured_at(frame, envelope)
+    frame = msgspec.structs.replace(frame, key=object_key(frame.key, "key"))
+    check_key(frame, camera_id)
+    rules = rules_of(values, camera_id)
+    with tally.in_hand(camera_id):
+        if rules.backlog == "latest" and await _is_stale(camera_id, rules, stream, tally):
+            tally.add(camera_id, "shed")
+            await _discard(frame, stream)
+            return
+        try:
+            data, info = await objects.read(frame.key, limit_bytes=limits.max_frame_bytes)
+        except NotFound:
+            if frame.key.startswith(FRAME_PREFIX) and envelope.attempt > 1:
+                return  # done and removed before; only the acknowledgement was lost
+            raise
+        check_type(info)
+        by = await detector(inference, values)
+        found = await look(data, by, inference, limits)
+        findings = wanted(found, rules, lambda label: tally.add(camera_id, f"ignored.{label}"))
+        tally.add(camera_id, "frames")
+        made = [_alert(finding, frame, camera_id, captured_at, by) for finding in findings]
+        alerts = await _cooled(made, rules, values, tally)
+        await _tell(alerts, frame, stream)
+
+
+async def look(
+    data: bytes, by: Detector, inference: Inference, limits: Limits
+) -> Iterable[Detection]:
+    """Everything that the model sees in a picture file, best first."""
+    picture = await asyncio.to_thread(
+        letterbox, data, width=by.width, height=by.height, max_pixels=limits.max_pixels
+    )
+    answer = await inference.infer(by.model, {"image": picture.pixels[None]})
+    return detections(answer["detections"][0], picture, by)
+
+
+def check_key(frame: Frame, camera_id: str) -> None:
+    """Raise `JobFailed` (`key_not_allowed`) for what is not this frame's to look at."""
+    own = [f"{FRAME_PREFIX}{camera_id}/"]
+    if frame.client_id is not None:
+        own.append(f"uploads/{frame.client_id}/")
+    if frame.key.startswith(PRIVATE_PREFIXES) and not frame.key.startswith(tuple(own)):
+        raise JobFailed(
+            "key_not_allowed",
+            f"key {frame.key[:200]!r} lies among what belongs to a client or another camera: "
+            "put frames under a prefix of their own, or name the client_id they belong to",
+        )
+
+
+def check_type(info: ObjectInfo) -> None:
+    """Raise `JobFailed` (`wrong_content_type`) for an object that is declared to be no picture."""
+    if info.content_type.startswith(NO_PICTURE):
+        raise JobFailed(
+            "wrong_content_type",
+            f"the object is declared as {info.content_type}; a frame is a picture (image/jpeg)",
+        )
+
+
+def _camera_of(envelope: Envelope) -> str:
+    camera_id = envelope.subject.partition(".")[2]
+    if not is_camera_id(camera_id):
+        raise JobFailed(
+            "invalid_camera_id",
+            f"{camera_id[:100]!r} is no camera_id: 1 to 64 letters, digits, '-' and '_'",
+        )
+    return camera_id
+
+
+def _captured_at(frame: Frame, envelope: Envelope) -> datetime:
+    captured_at = frame.captured_at or envelope.stored_at
+    if not EARLIEST <= captured_at < LATEST:
+        raise JobFailed("invalid_captured_at", f"captured_at {captured_at} is out of all bounds")
+    return captured_at.astimezone(UTC)
+
+
+async def _is_stale(camera_id: str, rules: Rules, stream: Stream, tally: Tally) -> bool:
+    """Whether more frames than the camera wants to have waiting have come after this one."""
+    held = await stream.count(frame_subject(camera_id))
+    return held - tally.frames_in_hand(camera_id) > rules.max_waiting
+
+
+def _alert(
+    finding: Finding, frame: Frame, camera_id: str, captured_at: datetime, by: Detector
+) -> Alert:
+    return Alert(
+        alert_id=alert_id(camera_id, frame, captured_at, finding.name),
+        camera_id=camera_id,
+        label=finding.detection.label,
+        score=finding.detection.score,
+        box=finding.detection.box,
+        zone=finding.zone,
+        captured_at=captured_at,
+        created_at=now(),
+        model=by.model.name,
+        model_version=by.model.version,
+        frame_key=frame.key,
+    )
+
+
+async def _cooled(
+    made: list[Alert], rules: Rules, values: KeyValue, tally: Tally
+) -> tuple[Alert, ...]:
+    """Those of the frame's alerts, best first, that no cooldown forbids."""
+    if rules.cooldown_seconds == 0:
+        return tuple(made)
+    first: dict[str, Alert] = {}
+    for alert in made:
+        key = cooldown_key(alert)
+        if first.setdefault(key, alert) is not alert:
+            tally.add(alert.camera_id, f"cooled.{alert.label}")
+    taken = await asyncio.gather(
+        *(
+            take_cooldown(
+                values,
+                key,
+                at=alert.captured_at,
+                seconds=rules.cooldown_seconds,
+                alert_id=alert.alert_id,
+            )
+            for key, alert in first.items()
+        )
+    )
+    for alert, is_taken in zip(first.values(), taken, strict=True):
+        if not is_taken:
+            tally.add(alert.camera_id, f"cooled.{alert.label}")
+    return tuple(a for a, is_taken in zip(first.values(), taken, strict=True) if is_taken)
+
+
+async def _tell(alerts: tuple[Alert, ...], frame: Frame, stream: Stream) -> None:
+    """Publish the facts and the job that keeps their picture, or else the one that removes it."""
+    if not alerts:
+        await _discard(frame, stream)
+        return
+    job = KeepJob(alerts=alerts, discard_frame=frame.key.startswith(FRAME_PREFIX))
+    await asyncio.gather(
+        *(
+            stream.publish(alert_subject(alert.camera_id), alert, message_id=alert.alert_id)
+            for alert in alerts
+        ),
+        stream.publish(KEEP_SUBJECT, job, message_id=f"keep:{alerts[0].alert_id}"),
+    )
+
+
+async def _discard(frame: Frame, stream: Stream) -> None:
+    if frame.key.startswith(FRAME_PREFIX):  # any other object is its owner's
+        job = DiscardJob(keys=(frame.key,))
+        await stream.publish(DISCARD_SUBJECT, job, message_id=f"discard:{frame.key}")
