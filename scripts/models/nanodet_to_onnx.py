@@ -213,11 +213,13 @@ def expect(node: dict[str, Any], holds: object) -> None:
 
 
 def add_planes(graph: Graph) -> Value:
-    """From `image` (bytes, NHWC, RGB) to planes around zero; the scale is in the first kernel."""
-    planes = graph.add("Transpose", ["image"], "planes.bytes", perm=[0, 3, 1, 2])
-    planes = graph.add("Cast", [planes], "planes", to=onnx.TensorProto.FLOAT)
-    mean = graph.constant("mean", MEAN_BGR[::-1].reshape(1, 3, 1, 1))
-    return Value(graph.add("Sub", [planes, mean], "centred"), NCHW, SIDE)
+    """From `image` (bytes, NHWC, RGB) to planes around zero; the scale is in the first kernel.
+
+    Transposed last: OpenVINO convolves NHWC in memory, where this transposition costs nothing.
+    """
+    numbers = graph.add("Cast", ["image"], "numbers", to=onnx.TensorProto.FLOAT)
+    centred = graph.add("Sub", [numbers, graph.constant("mean", MEAN_BGR[::-1])], "centred")
+    return Value(graph.add("Transpose", [centred], "planes", perm=[0, 3, 1, 2]), NCHW, SIDE)
 
 
 def fold_normalisation(nodes: list[dict[str, Any]], constants: Constants) -> None:

@@ -8,7 +8,9 @@ Parameters of config.pbtxt, all optional:
   precision         `bf16` where the CPU computes in it (f32 elsewhere), or `f32`; default `f32`
   shapes            `any`: compile once, for every shape; `each`: compile for each input shape that
                     comes (only the last is kept), which takes some seconds and lets a deep network
-                    run in a third of the memory; default `any`
+                    run in a third of the memory; or `fixed`: compile when the model is loaded, for
+                    a batch of one of the size that config.pbtxt gives, which is the fastest where
+                    all pictures are of one size; larger batches run one by one; default `any`
   max_tile_pixels   the largest height x width of an NHWC picture; larger ones are refused
 """
 
@@ -24,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
 import triton_python_backend_utils as pb_utils
 
@@ -37,7 +40,7 @@ class TritonPythonModel:
     """One model version, as Triton's Python backend wants it."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Compile the model for any picture size."""
+        """Compile the model, unless that waits for the first shape."""
         config = json.loads(args["model_config"])
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
@@ -46,8 +49,13 @@ class TritonPythonModel:
         path = folder / config["default_model_filename"]
         streams = int(parameters.get("streams", "1"))
         self._max_tile_pixels = int(parameters.get("max_tile_pixels", "0"))
+        sizes = {port["name"]: [int(side) for side in port["dims"]] for port in config["input"]}
         self._engine = Engine(
-            path, streams, parameters.get("precision", "f32"), parameters.get("shapes", "any")
+            path,
+            streams,
+            parameters.get("precision", "f32"),
+            parameters.get("shapes", "any"),
+            sizes,
         )
         self._threads = ThreadPoolExecutor(streams, thread_name_prefix="stream")
         self._free = threading.Semaphore(streams)
@@ -85,10 +93,8 @@ class TritonPythonModel:
         for array in arrays.values():
             self._refuse_large(array)
         with self._engine.runner(arrays) as runner:
-            runner.infer()
-            outputs = [
-                pb_utils.Tensor(name, runner.get_tensor(name).data) for name in self._engine.outputs
-            ]
+            results = self._engine.run(runner, arrays)
+            outputs = [pb_utils.Tensor(name, array) for name, array in results.items()]
             # Sent while the runner is ours: the tensors are its memory, not copies.
             send(sender, pb_utils.InferenceResponse(outputs))
 
@@ -110,14 +116,18 @@ class CancelledError(Exception):
 
 
 class Engine:
-    """A network, compiled for every shape or for each that comes."""
+    """A network, compiled for every shape, for each that comes, or for the one in the config."""
 
-    def __init__(self, path: Path, streams: int, precision: str, shapes: str) -> None:
-        """Raises ValueError for a word that is unknown."""
+    def __init__(
+        self, path: Path, streams: int, precision: str, shapes: str, sizes: dict[str, list[int]]
+    ) -> None:
+        """`sizes`: the inputs' dims without the batch. Raises ValueError for an unknown word."""
         if precision not in ("bf16", "f32"):
             raise ValueError(f"parameter precision: {precision!r} is neither bf16 nor f32")
-        if shapes not in ("any", "each"):
-            raise ValueError(f"parameter shapes: {shapes!r} is neither any nor each")
+        if shapes not in ("any", "each", "fixed"):
+            raise ValueError(f"parameter shapes: {shapes!r} is none of any, each and fixed")
+        if shapes == "fixed" and any(side < 1 for dims in sizes.values() for side in dims):
+            raise ValueError("parameter shapes: fixed needs inputs whose dims are all given")
         self._core = openvino.Core()
         capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         fast = precision == "bf16" and "BF16" in capabilities
@@ -129,14 +139,16 @@ class Engine:
         model = self._core.read_model(path)
         self.inputs = [port.any_name for port in model.inputs]
         self.outputs = [port.any_name for port in model.outputs]
-        self._each = shapes == "each"
+        self._each, self._fixed = shapes == "each", shapes == "fixed"
+        if self._fixed:
+            model.reshape({name: [1, *dims] for name, dims in sizes.items()})
         self._lock = threading.Lock()
         self._pools: OrderedDict[Any, Pool] = OrderedDict()
         if not self._each:
             self._pools[None] = Pool(self._core.compile_model(model, "CPU", self._settings))
 
     def runner(self, arrays: dict[str, Any]) -> Any:
-        """A free inference request that holds `arrays`, as a context manager."""
+        """A free inference request for the shapes of `arrays`, as a context manager."""
         shapes = {name: list(array.shape) for name, array in arrays.items()}
         key = json.dumps(shapes) if self._each else None
         with self._lock:
@@ -147,7 +159,26 @@ class Engine:
                 model.reshape(shapes)
                 self._pools[key] = Pool(self._core.compile_model(model, "CPU", self._settings))
             self._pools.move_to_end(key)
-            return self._pools[key].take(arrays)
+            return self._pools[key].take()
+
+    def run(self, runner: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The results by output name: the runner's own memory, or copies where it ran often."""
+        batch = len(next(iter(arrays.values())))
+        if not self._fixed or batch == 1:
+            return self._run(runner, arrays)
+        rows = (
+            {name: array[row : row + 1] for name, array in arrays.items()} for row in range(batch)
+        )
+        parts = [
+            {name: result.copy() for name, result in self._run(runner, row).items()} for row in rows
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+    def _run(self, runner: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+        for name, array in arrays.items():
+            runner.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        runner.infer()
+        return {name: runner.get_tensor(name).data for name in self.outputs}
 
 
 class Pool:
@@ -158,14 +189,12 @@ class Pool:
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     @contextmanager
-    def take(self, arrays: dict[str, Any]) -> Iterator[Any]:
+    def take(self) -> Iterator[Any]:
         """Lend a request, made when none is idle. One that failed is not lent again."""
         try:
             runner = self._idle.get_nowait()
         except queue.Empty:
             runner = self._compiled.create_infer_request()
-        for name, array in arrays.items():
-            runner.set_tensor(name, openvino.Tensor(array, shared_memory=True))
         yield runner
         self._idle.put(runner)
 
