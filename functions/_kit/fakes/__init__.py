@@ -4,10 +4,18 @@ Each has a switch `sick`: while it is set, every call that needs the server rais
 as when it is gone, and `healthy` says so.
 """
 
+from functions._kit.fakes.alerts import FakeAlertStore
 from functions._kit.fakes.clients import FakeClientStore
 from functions._kit.fakes.inference import FakeInference
 from functions._kit.fakes.objects import FakeObjects
 from functions._kit.fakes.stream import FakeStream
 from functions._kit.fakes.tasks import FakeTaskStore
 
-__all__ = ["FakeClientStore", "FakeInference", "FakeObjects", "FakeStream", "FakeTaskStore"]
+__all__ = [
+    "FakeAlertStore",
+    "FakeClientStore",
+    "FakeInference",
+    "FakeObjects",
+    "FakeStream",
+    "FakeTaskStore",
+]
