@@ -16,6 +16,7 @@ from gateway.registry import discover, select
 from gateway.runtime import open_runtime
 from gateway.settings import Settings
 from gateway.worker import Worker
+from gateway.worker.sickness import SicknessReport
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ async def work(settings: Settings, only: Sequence[str] = ()) -> None:
     """Take messages until SIGINT or SIGTERM, then drain."""
     functions = [f for f in select(discover(), only) if f.consumers]
     async with open_runtime(settings, name="nereid-work") as runtime:
+        report = SicknessReport(runtime.values)
         worker = Worker(
             functions,
             runtime.by_type(),
@@ -78,14 +80,17 @@ async def work(settings: Settings, only: Sequence[str] = ()) -> None:
             runtime.probes,
             scratch=runtime.scratch,
             drain_s=settings.drain_s,
+            answered={"triton": lambda: runtime.inference.answered},
+            tell=report.tell,
         )
         ready = asyncio.Event()
-        with stopped_by_signals() as stop:
-            telling = asyncio.create_task(_tell(ready, [f.name for f in functions]))
-            try:
-                await worker.run(stop, ready)
-            finally:
-                telling.cancel()
+        async with report.running():
+            with stopped_by_signals() as stop:
+                telling = asyncio.create_task(_tell(ready, [f.name for f in functions]))
+                try:
+                    await worker.run(stop, ready)
+                finally:
+                    telling.cancel()
 
 
 @contextmanager

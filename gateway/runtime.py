@@ -9,21 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from functions._kit.ports import (
+    AlertStore,
     ClientStore,
+    DeadLetters,
     Inference,
+    KeyValue,
     Limits,
     Objects,
     Probes,
     Stream,
+    Tally,
     TaskStore,
     TokenIssuer,
 )
+from gateway.adapters.deadletters import JetStreamDeadLetters
 from gateway.adapters.inference import TritonInference
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
+from gateway.adapters.keyvalue import ensure_buckets, open_key_values
 from gateway.adapters.objects import S3Address, open_objects
-from gateway.adapters.tables import ClientTable, TaskTable, open_database
+from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_database
+from gateway.adapters.tally import open_tally
 from gateway.auth import Authenticator, Tokens
 from gateway.settings import Settings, SettingsError
+from gateway.worker.sickness import reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +40,13 @@ class Runtime:
 
     stream: JetStream
     objects: Objects
-    inference: Inference
+    inference: TritonInference
     tasks: TaskTable
+    alerts: AlertTable
     clients: ClientTable
+    values: KeyValue
+    dead_letters: DeadLetters
+    tally: Tally
     limits: Limits
     tokens: Tokens
     authenticator: Authenticator
@@ -57,10 +69,13 @@ class Runtime:
             "objects": self.objects,
             "inference": self.inference,
             "store": self.tasks,
+            "alert_store": self.alerts,
+            "values": self.values,
+            "dead_letters": self.dead_letters,
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,
-            "probes": Probes(self.probes),
+            "probes": Probes(self.probes, lambda: reported(self.values)),
             "scratch": self.scratch,
         }
 
@@ -71,6 +86,10 @@ class Runtime:
             Objects: self.objects,
             Inference: self.inference,
             TaskStore: self.tasks,
+            AlertStore: self.alerts,
+            KeyValue: self.values,
+            DeadLetters: self.dead_letters,
+            Tally: self.tally,
             ClientStore: self.clients,
             TokenIssuer: self.tokens,
             Limits: self.limits,
@@ -86,9 +105,14 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
     async with AsyncExitStack() as stack:
         client = await connect(required(settings, "nats_url"), name=name)
         stack.push_async_callback(client.close)
-        await ensure_streams(
-            client, StreamLimits(settings.stream_replicas, settings.jobs_max_messages)
+        limits = StreamLimits(
+            replicas=settings.stream_replicas,
+            jobs_max_messages=settings.jobs_max_messages,
+            frames_max_messages=settings.frames_max_messages,
         )
+        await ensure_streams(client, limits)
+        await ensure_buckets(client, settings.stream_replicas)
+        stream = JetStream(client)
         database = await stack.enter_async_context(
             open_database(required(settings, "database_url"))
         )
@@ -98,17 +122,24 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
                 required(settings, "triton_url"), infer_timeout_s=settings.inference_timeout_s
             )
         )
+        values = await stack.enter_async_context(open_key_values(client))
+        tally = await stack.enter_async_context(open_tally(stream))
         clients = ClientTable(database)
         tokens = Tokens(secret, settings.token_lifetime_s)
         yield Runtime(
-            stream=JetStream(client),
+            stream=stream,
             objects=objects,
             inference=inference,
             tasks=TaskTable(database),
+            alerts=AlertTable(database),
             clients=clients,
+            values=values,
+            dead_letters=JetStreamDeadLetters(stream),
+            tally=tally,
             limits=Limits(
                 max_upload_bytes=settings.max_upload_bytes,
                 max_pixels=settings.max_pixels,
+                max_frame_bytes=settings.max_frame_bytes,
                 allow_private_callbacks=settings.allow_private_callbacks,
                 webhook_secret=required(settings, "webhook_secret").encode(),
             ),

@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Copies of each stream in a NATS cluster."""
     jobs_max_messages: Annotated[int, Meta(ge=1)] = 1_000_000
     """Jobs of one function and priority band that may wait; beyond, HTTP answers 503."""
+    frames_max_messages: Annotated[int, Meta(ge=1)] = 1_000_000
+    """Frames of one camera that may wait; beyond, HTTP answers 503."""
 
     s3_endpoint: str | None = None
     s3_access_key: str | None = None
@@ -68,6 +70,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_upload_bytes: Annotated[int, Meta(ge=1)] = 2 << 30
     max_pixels: Annotated[int, Meta(ge=1)] = 100_000_000
     """Width times height of the largest photo that is taken."""
+    max_frame_bytes: Annotated[int, Meta(ge=1)] = 32 << 20
+    """Largest file of a camera's frame."""
     scratch: Path | None = None
     """Folder for files in work; DATA/scratch unless set."""
     drain_s: Annotated[float, Meta(ge=0)] = 20.0

@@ -18,7 +18,7 @@ from gateway.embedded.process import Command, Process, StartError, http_status
 from gateway.processes import READY
 from gateway.settings import PREFIX, RUNNING, Settings
 
-FIRST_MODELS = ("realesr-animevideov3-x2",)
+FIRST_MODELS = ("realesr-animevideov3-x2", "nanodet-g-416")
 """Loaded before `ready`; every other model is loaded when it is first asked for."""
 RESTART_S = 0.5
 OK = 200

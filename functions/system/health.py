@@ -25,7 +25,9 @@ class Readiness(Answer, frozen=True, kw_only=True):
     """Whether all is well, and each part's state."""
 
     status: Literal["ready", "not ready"]
-    parts: dict[str, Literal["ok", "unreachable"]]
+    parts: dict[str, Literal["ok", "failing", "unreachable"]]
+    reasons: dict[str, str]
+    """What workers say of a part that answers, and fails what they ask of it."""
 
 
 @get("/health/live", summary="Is the process alive", opt={"policy": HttpPolicy(scope=None)})
@@ -36,16 +38,18 @@ async def live() -> Alive:
 
 @get("/health/ready", summary="Can it work", opt={"policy": HttpPolicy(scope=None)})
 async def ready(probes: Port[Probes]) -> Response[Readiness]:
-    """200, or 503 with the part that is not reachable."""
+    """200, or 503 with the part that is not reachable, or fails whatever it is asked for."""
     names = list(probes.checks)
     states = await asyncio.gather(*(_probe(probes, name) for name in names))
-    well = all(states)
+    reasons = dict(probes.sickness())
+    well = all(states) and not reasons
     body = Readiness(
         status="ready" if well else "not ready",
         parts={
-            name: "ok" if state else "unreachable"
+            name: "unreachable" if not state else "failing" if name in reasons else "ok"
             for name, state in zip(names, states, strict=True)
         },
+        reasons=reasons,
     )
     return Response(body, status_code=200 if well else 503)
 
