@@ -102,11 +102,20 @@ def _rank(graph: Graph, pictures: str, score: str, batch: str) -> str:
 
 
 def detector_model(
-    graph: Graph, name: str, height: int, width: int, opset: int = OPSET
+    graph: Graph,
+    name: str,
+    height: int,
+    width: int,
+    *,
+    batch: str | int = "batch",
+    like: onnx.ModelProto | None = None,
 ) -> onnx.ModelProto:
-    """The finished model, checked: `image` to `detections`."""
-    shape: list[str | int | None] = ["batch", height, width, 3]
-    rows: list[str | int | None] = ["batch", MAX_DETECTIONS, 6]
+    """The finished model, checked: `image` to `detections`.
+
+    Operator sets and functions are those of `like`, the network inside, where there is one.
+    """
+    shape: list[str | int | None] = [batch, height, width, 3]
+    rows: list[str | int | None] = [batch, MAX_DETECTIONS, 6]
     made = helper.make_graph(
         graph.nodes,
         name,
@@ -114,11 +123,13 @@ def detector_model(
         [helper.make_tensor_value_info("detections", TensorProto.FLOAT, rows)],
         graph.constants,
     )
+    opsets = list(like.opset_import) if like else [helper.make_opsetid("", OPSET)]
     model = helper.make_model(
         made,
-        opset_imports=[helper.make_opsetid("", opset)],
-        ir_version=IR_VERSION,
+        opset_imports=opsets,
+        functions=list(like.functions) if like else [],
+        ir_version=like.ir_version if like else IR_VERSION,
         producer_name="nereid",
     )
-    onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(model)
     return model

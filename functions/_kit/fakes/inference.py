@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from functions._kit.errors import JobFailed, NotFound, Unavailable
-from functions._kit.ports import ServedModel
+from functions._kit.ports import ServedModel, TensorSpec
 
 DEFAULT_MODELS: dict[str, dict[str, str]] = {
     name + suffix: {
@@ -44,7 +44,9 @@ class FakeInference:
         self._check_health()
         if name not in self._models:
             raise NotFound("model_not_found", f"model: there is no model {name!r}.", field="model")
-        return ServedModel(name, "1", self._models[name])
+        parameters = self._models[name]
+        picture = TensorSpec("FP32" if parameters.get("bits") == "16" else "UINT8", (-1, -1, 3))
+        return ServedModel(name, "1", parameters, {"image": picture}, {"upscaled": picture})
 
     async def infer(
         self, model: ServedModel, inputs: dict[str, NDArray[Any]], *, priority: int = 2

@@ -1,0 +1,163 @@
+"""What a model must be to serve a capability, as docs/models.md writes it down.
+
+A model is judged by what Triton says of it (`ServedModel`), so any machine can do it, and by the
+answer to one picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from functions._kit.errors import Unprocessable
+from functions._kit.ports import Inference, ServedModel, TensorSpec
+from gateway.detector_graph import MAX_DETECTIONS
+
+GREY = 114
+# Corners are computed in FP32 from pixels of up to some thousands.
+ROUNDING = 0.01
+
+
+def check_detector(model: ServedModel) -> None:
+    """Hold the contract of `detect` against Triton's configuration of the model.
+
+    Raises `Unprocessable` (`model_contract`) that says what is wrong and how to mend it.
+    """
+    image = _only(model, "input", model.inputs, "image")
+    height_and_width = image.shape[:-1]
+    fixed = len(image.shape) == 3 and min(height_and_width) > 0 and image.shape[-1] == 3
+    if image.datatype != "UINT8" or not fixed:
+        raise _broken(
+            model,
+            f"the input `image` is {_shown(image)} and must be UINT8 [height, width, 3] with height"
+            " and width fixed and max_batch_size of 1 or more: let `nereid models add --capability"
+            " detect` wrap the network",
+        )
+    detections = _only(model, "output", model.outputs, "detections")
+    if detections != TensorSpec("FP32", (MAX_DETECTIONS, 6)):
+        raise _broken(
+            model,
+            f"the output `detections` is {_shown(detections)} and must be FP32 [{MAX_DETECTIONS},"
+            " 6]: rows of x, y, width, height, score, class",
+        )
+    label_names(model)
+    least = _number(model, "min_score")
+    if not 0 <= least <= 1:
+        raise _broken(model, f"the parameter `min_score` is {least:g} and must be from 0 to 1")
+
+
+def label_names(model: ServedModel) -> list[str]:
+    """The names of the model's classes, in order. Raises `Unprocessable` (`model_contract`)."""
+    names = model.parameters.get("labels", "").split(",")
+    if not all(name and name == name.strip() for name in names):
+        raise _broken(
+            model,
+            "the parameter `labels` must hold the names of all classes, in order, joined by commas"
+            " without spaces around them: the lines of labels.txt",
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise _broken(
+            model,
+            f"the parameter `labels` names {', '.join(twice)} more than once: a rule could not tell"
+            " them apart, so give each class a name of its own in labels.txt",
+        )
+    return names
+
+
+def check_rows(model: ServedModel, detections: NDArray[Any]) -> None:
+    """Hold the contract against one answer, N x 100 x 6. Raises `Unprocessable` (`model_contract`).
+
+    Rows by falling score, then rows of zeros; scores up to 1, boxes inside the picture.
+    """
+    height, width, _ = model.inputs["image"].shape
+    if detections.shape[1:] != (MAX_DETECTIONS, 6) or detections.dtype != np.float32:
+        raise _broken(model, f"it answers {detections.dtype} {list(detections.shape)}")
+    score, label = detections[..., 4], detections[..., 5]
+    found = score > 0
+    wrong = {
+        "a value is not a number": not np.isfinite(detections).all(),
+        "scores do not fall from row to row": (np.diff(score, axis=1) > 0).any(),
+        "a score is above 1": (score > 1).any(),
+        "a row without a score is not all zeros": detections[~found].any(),
+        "a class has no label": (label[found] >= len(label_names(model))).any()
+        or (label != np.round(label)).any()
+        or (label < 0).any(),
+        "a box lies outside the picture": (
+            (detections[..., :4] < -ROUNDING).any()
+            or (detections[..., 0] + detections[..., 2] > width + ROUNDING).any()
+            or (detections[..., 1] + detections[..., 3] > height + ROUNDING).any()
+        ),
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise _broken(model, f"{what} in the answer to a test picture: see docs/models.md")
+
+
+CONTRACTS: dict[str, Callable[[ServedModel], None]] = {"detect": check_detector}
+"""The check of each capability, by the name that the parameter `capability` has."""
+
+
+def check_contract(model: ServedModel) -> str:
+    """Check the model for the capability that its config names, and return that name.
+
+    Raises `Unprocessable` (`model_contract`).
+    """
+    capability = model.parameters.get("capability", "")
+    if capability not in CONTRACTS:
+        said = f"is {capability!r}" if capability else "is missing"
+        raise _broken(
+            model,
+            f"the parameter `capability` of its config.pbtxt {said} and must be one of"
+            f" {', '.join(CONTRACTS)}",
+        )
+    CONTRACTS[capability](model)
+    return capability
+
+
+async def check_served(inference: Inference, name: str) -> str:
+    """Check a model where it is served, by its configuration and by test pictures.
+
+    Returns its capability. Raises `NotFound`, `JobFailed` and `Unavailable` as the port does, and
+    `Unprocessable` (`model_contract`).
+    """
+    model = await inference.model(name)
+    capability = check_contract(model)
+    for picture in probe_pictures(*model.inputs["image"].shape[:2]):
+        answer = await inference.infer(model, {"image": picture})
+        check_rows(model, answer["detections"])
+    return capability
+
+
+def probe_pictures(height: int, width: int) -> list[NDArray[np.uint8]]:
+    """An empty picture and one of noise, each 1 x height x width x 3; the same each time."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    return [np.full_like(noise, GREY), noise]
+
+
+def _only(
+    model: ServedModel, kind: str, tensors: Mapping[str, TensorSpec], name: str
+) -> TensorSpec:
+    if set(tensors) != {name}:
+        names = ", ".join(f"`{found}`" for found in sorted(tensors)) or "none"
+        raise _broken(model, f"it must have one {kind}, `{name}`, and has {names}")
+    return tensors[name]
+
+
+def _number(model: ServedModel, name: str) -> float:
+    text = model.parameters.get(name, "")
+    try:
+        return float(text)
+    except ValueError:
+        raise _broken(model, f"the parameter `{name}` is {text!r}, which is no number") from None
+
+
+def _shown(tensor: TensorSpec) -> str:
+    return f"{tensor.datatype} {list(tensor.shape)}"
+
+
+def _broken(model: ServedModel, message: str) -> Unprocessable:
+    return Unprocessable("model_contract", f"The model {model.name!r}: {message}.", field="model")
