@@ -9,19 +9,24 @@ from typing import Annotated
 from litestar import get, patch
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from functions._kit.errors import RequestError
 from functions._kit.http import Port
 from functions._kit.messages import Answer, Request
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import AlertFilter, AlertStore, Limits, Objects
-from functions.alerts._view import AlertView, alert_not_found, valid_alert_id, view
+from functions.alerts._view import (
+    AlertView,
+    Since,
+    Until,
+    alert_not_found,
+    check_zone,
+    valid_alert_id,
+    view,
+)
 
 PATH = "/api/v1/alerts"
 
 Text = Annotated[str | None, QueryParameter(max_length=100)]
 Score = Annotated[float | None, QueryParameter(ge=0, le=1)]
-Since = Annotated[datetime | None, QueryParameter(name="from")]
-Until = Annotated[datetime | None, QueryParameter(name="to")]
 
 
 class Alerts(Answer, frozen=True, kw_only=True):
@@ -155,13 +160,7 @@ def _filter(
     until: datetime | None,
     reviewed: bool | None = None,
 ) -> AlertFilter:
-    for name, moment in (("from", since), ("to", until)):
-        if moment is not None and moment.tzinfo is None:
-            raise RequestError(
-                "time_without_zone",
-                f"{name} must tell its offset, as in 2026-01-31T12:00:00Z",
-                field=name,
-            )
+    check_zone(since, until)
     return AlertFilter(
         camera_id=camera_id,
         label=label,
