@@ -81,11 +81,15 @@ def picture_graph(network: onnx.ModelProto, name: str, bits: int) -> onnx.ModelP
     return model
 
 
+def network_inputs(network: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """What the network is given, without its constants, which old exports list as inputs too."""
+    constants = {constant.name for constant in network.graph.initializer}
+    return [value for value in network.graph.input if value.name not in constants]
+
+
 def _ends(network: onnx.ModelProto) -> tuple[onnx.ValueInfoProto, onnx.ValueInfoProto]:
     """The one input and the one output."""
-    constants = {constant.name for constant in network.graph.initializer}
-    inputs = [value for value in network.graph.input if value.name not in constants]
-    outputs = list(network.graph.output)
+    inputs, outputs = network_inputs(network), list(network.graph.output)
     if len(inputs) != 1 or len(outputs) != 1:
         raise _unsupported(f"it has {len(inputs)} inputs and {len(outputs)} outputs, not 1 and 1.")
     return inputs[0], outputs[0]

@@ -69,11 +69,11 @@ def add_model(
     Raises `Unprocessable` (`model_unsupported`, `model_differs`, `export_missing`,
     `model_name_invalid`) and `Conflict` (`model_exists`).
     """
-    name = _free_name(name or file.stem, repository)
+    name = free_name(name or file.stem, repository)
     difference: float | None = None
     architecture = "ONNX"
     if file.suffix == ".onnx":
-        network = _load_onnx(file)
+        network = load_onnx(file)
     elif file.suffix in (".pth", ".safetensors"):
         network, architecture, difference = _from_checkpoint(file)
         say(f"{architecture}: ONNX differs from PyTorch by at most {difference:.2e} of 1")
@@ -92,7 +92,8 @@ def add_model(
     return AddedModel(name, folders, scale, halo, architecture, difference)
 
 
-def _free_name(name: str, repository: Path) -> str:
+def free_name(name: str, repository: Path) -> str:
+    """The name, if it may be one and no model has it. Raises `Unprocessable` and `Conflict`."""
     if not NAME.fullmatch(name):
         rule = "letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
         raise Unprocessable("model_name_invalid", f"name: {name!r} is not {rule}.", field="name")
@@ -106,7 +107,8 @@ def _free_name(name: str, repository: Path) -> str:
     return name
 
 
-def _load_onnx(file: Path) -> onnx.ModelProto:
+def load_onnx(file: Path) -> onnx.ModelProto:
+    """The model in the file. Raises `Unprocessable` (`model_unsupported`)."""
     try:
         model = onnx.load(str(file))
         onnx.checker.check_model(model)
@@ -125,7 +127,7 @@ def _picture_models(network: onnx.ModelProto, name: str) -> dict[int, onnx.Model
 
 def _runner(model: onnx.ModelProto) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
     """Runs H x W x 3 bytes through the model, in ONNX Runtime."""
-    session = _extra("onnxruntime").InferenceSession(model.SerializeToString())
+    session = extra("onnxruntime").InferenceSession(model.SerializeToString())
 
     def run(image: NDArray[np.uint8]) -> NDArray[np.int64]:
         try:
@@ -173,7 +175,7 @@ def _picture(height: int, width: int) -> NDArray[np.uint8]:
 
 def _from_checkpoint(file: Path) -> tuple[onnx.ModelProto, str, float]:
     """ONNX of a checkpoint, its architecture's name, and how far ONNX is from PyTorch."""
-    torch, spandrel = _extra("torch"), _extra("spandrel")
+    torch, spandrel = extra("torch"), extra("spandrel")
     try:
         found = spandrel.ModelLoader(device="cpu").load_from_file(str(file))
     except Exception as error:  # a damaged file raises whatever its reader raises
@@ -183,7 +185,7 @@ def _from_checkpoint(file: Path) -> tuple[onnx.ModelProto, str, float]:
     module = found.model.eval().float()
     target = file.with_suffix(".onnx").name
     exported = _export(torch, module, target)
-    session = _extra("onnxruntime").InferenceSession(exported.SerializeToString())
+    session = extra("onnxruntime").InferenceSession(exported.SerializeToString())
     difference = 0.0
     for height, width in PROBES:
         planes = _picture(height, width).transpose(2, 0, 1)[None].astype(np.float32) / 255
@@ -258,8 +260,8 @@ def _write(
     return partial.rename(repository / name)
 
 
-def _extra(module: str) -> Any:
-    """A module of the extra `export`, imported only here."""
+def extra(module: str) -> Any:
+    """A module of the extra `export`. Raises `Unprocessable` (`export_missing`)."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

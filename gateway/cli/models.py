@@ -1,4 +1,4 @@
-"""`nereid models add`: a custom checkpoint becomes a model that Triton serves."""
+"""`nereid models`: a custom network becomes a model that Triton serves; a served one is checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.main import configured
+from gateway.cli.main import DATA, configured, run
+from gateway.settings import Settings
+
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.group()
@@ -15,11 +18,69 @@ def models() -> None:
 
 
 @models.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=FILE)
 @click.option("--name", help="The model's name; the file's name unless given.")
-def add(file: Path, name: str | None) -> None:
+@click.option(
+    "--capability",
+    type=click.Choice(["upscale", "detect"]),
+    default="upscale",
+    show_default=True,
+    help="What the network does.",
+)
+@click.option("--labels", type=FILE, help="detect: the names of the classes, one a line.")
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    default=0.2,
+    show_default=True,
+    help="detect: the least score of a detection.",
+)
+@click.option(
+    "--iou",
+    type=click.FloatRange(0, 1),
+    default=0.6,
+    show_default=True,
+    help="detect: the overlap from which on two boxes of a class are one.",
+)
+def add(
+    file: Path,
+    name: str | None,
+    capability: str,
+    labels: Path | None,
+    min_score: float,
+    iou: float,
+) -> None:
     """Convert FILE (.pth, .safetensors, .onnx), check it, and add it to the model repository."""
+    settings = configured()
+    if capability == "detect":
+        from gateway.detector_import import add_detector
+
+        if labels is None:
+            raise click.UsageError("--capability detect needs --labels FILE, one name a line.")
+        limits = {"min_score": min_score, "iou": iou}
+        add_detector(file, settings.model_repository, labels, name, **limits, say=click.echo)
+        return
     from gateway.model_import import add_model
 
-    settings = configured()
+    if labels is not None:
+        raise click.UsageError("--labels belongs to --capability detect.")
     add_model(file, settings.model_repository, name, say=click.echo)
+
+
+@models.command()
+@click.argument("model")
+@DATA
+def check(model: str, data: Path | None) -> None:
+    """Ask the running Triton whether MODEL is what its capability demands."""
+    run(_check(configured(data=data), model))
+
+
+async def _check(settings: Settings, name: str) -> None:
+    from gateway.adapters.inference import TritonInference
+    from gateway.model_contracts import check_served
+
+    if settings.triton_url is None:
+        raise click.UsageError("No Triton runs: start `nereid up`, or set NEREID_TRITON_URL.")
+    async with TritonInference(settings.triton_url) as inference:
+        capability = await check_served(inference, name)
+    click.echo(f"{name} is as {capability} demands")
