@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -35,7 +36,8 @@ HOUR_S = 3600.0
 FULL = {10077, 10047}
 """JetStream's error codes for a stream, or its store, at the limit."""
 
-_unreachable = (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError)
+UNREACHABLE = (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError)
+"""What nats-py raises where the server is away, or does not do what it is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,11 @@ class StreamLimits:
 
     replicas: int = 1
     jobs_max_messages: int = 1_000_000
+    frames_max_messages: int = 1_000_000
 
 
 def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
-    """JOBS (each job once, refused when full), EVENTS (facts, a week), DEAD (kept)."""
+    """JOBS and FRAMES (each message once, refused when full), EVENTS (a week), DEAD (kept)."""
     return [
         StreamConfig(
             name="JOBS",
@@ -58,6 +61,18 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
             # for each subject, so that the next step of a task in work is never refused
             # because new tasks fill the queue of the first one
             max_msgs_per_subject=limits.jobs_max_messages,
+            discard_new_per_subject=True,
+            num_replicas=limits.replicas,
+            duplicate_window=HOUR_S,
+        ),
+        StreamConfig(
+            name="FRAMES",
+            subjects=["frames.>"],
+            retention=RetentionPolicy.WORK_QUEUE,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            # for each camera: one that floods its queue leaves the others theirs
+            max_msgs_per_subject=limits.frames_max_messages,
             discard_new_per_subject=True,
             num_replicas=limits.replicas,
             duplicate_window=HOUR_S,
@@ -80,6 +95,7 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
             storage=StorageType.FILE,
             num_replicas=limits.replicas,
             duplicate_window=HOUR_S,
+            allow_direct=True,
         ),
     ]
 
@@ -106,18 +122,38 @@ async def connect(url: str, *, name: str) -> Client:
     try:
         # nats-py applies "for ever" to the first attempt as well
         return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
-    except _unreachable as error:
+    except UNREACHABLE as error:
         raise Unavailable("queue", f"NATS cannot be reached: {error!r}") from error
 
 
 async def ensure_streams(client: Client, limits: StreamLimits) -> None:
     """Create the streams, or bring them up to date; safe from several processes at once."""
-    js = client.jetstream()
     for config in stream_configs(limits):
-        try:
-            await js.add_stream(config)
-        except nats.js.errors.BadRequestError:
-            await js.update_stream(config)
+        await ensure_stream(client, config)
+
+
+async def ensure_stream(client: Client, config: StreamConfig) -> None:
+    """Create one stream, or bring it up to date; safe from several processes at once."""
+    js = client.jetstream()
+    try:
+        await js.add_stream(config)
+    except nats.js.errors.BadRequestError:
+        await js.update_stream(config)
+
+
+def check_connected(client: Client) -> None:
+    """Refuse now: nats-py would keep a message and send it after we said that it failed."""
+    if not client.is_connected:
+        raise Unavailable("queue", "NATS is not connected; it is being called again")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Whatever nats-py raises within is `Unavailable`."""
+    try:
+        yield
+    except UNREACHABLE as error:
+        raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
 
 
 class JetStream:
@@ -144,7 +180,7 @@ class JetStream:
         headers: dict[str, str] | None = None,
     ) -> Receipt:
         """`publish` for a message that is encoded already."""
-        self._check_connected()
+        check_connected(self.client)
         headers = dict(headers or {})
         if message_id is not None:
             headers["Nats-Msg-Id"] = message_id
@@ -154,28 +190,40 @@ class JetStream:
             if error.err_code in FULL or "maximum" in (error.description or ""):
                 raise QueueFull("the queue is full; try again later") from error
             raise Unavailable("queue", f"JetStream refused the message: {error}") from error
-        except _unreachable as error:
+        except UNREACHABLE as error:
             raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
         return Receipt(sequence=ack.seq, duplicate=bool(ack.duplicate))
 
     async def last(self, subject: str) -> Record | None:
         """See `Stream.last`."""
-        self._check_connected()
-        try:
-            message = await self._js.get_last_msg(_stream_of(subject), subject, direct=False)
-        except nats.js.errors.NotFoundError:
-            return None
-        except _unreachable as error:
-            raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
-        return Record(message.seq or 0, subject, message.data or b"")
+        check_connected(self.client)
+        with translated():
+            try:
+                message = await self._js.get_last_msg(_stream_of(subject), subject, direct=False)
+            except nats.js.errors.NotFoundError:
+                return None
+        return Record(message.seq or 0, subject, message.data or b"", message.time)
 
-    async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[Record]:
+    async def oldest(self, subject: str) -> Record | None:
+        """See `Stream.oldest`."""
+        check_connected(self.client)
+        with translated():
+            try:
+                found = await self._js.get_msg(_stream_of(subject), 1, subject, next=True)
+            except nats.js.errors.NotFoundError:
+                return None
+        return Record(found.seq or 0, found.subject or "", found.data or b"", found.time)
+
+    async def follow(self, subject: str, *, after: int | None = 0) -> AsyncIterator[Record]:
         """See `Stream.follow`. An ordered consumer: gaps are noticed and read again."""
-        self._check_connected()
-        try:
+        check_connected(self.client)
+        stream = _stream_of(subject)
+        with translated():
+            if after is None:
+                after = (await self._js.stream_info(stream)).state.last_seq
             subscription = await self._js.subscribe(
                 subject,
-                stream=_stream_of(subject),
+                stream=stream,
                 ordered_consumer=True,
                 config=ConsumerConfig(
                     deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
@@ -183,17 +231,26 @@ class JetStream:
                     idle_heartbeat=FOLLOW_HEARTBEAT_S,
                 ),
             )
-        except _unreachable as error:
-            raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
+        # where it must ask again before anything has come, nats-py would ask for the whole past
+        ordering = subscription._sub._jsi  # noqa: SLF001 - there is no other way to tell it
+        if ordering is not None:
+            ordering._sseq = max(ordering._sseq, after)  # noqa: SLF001
         try:
             async for message in subscription.messages:
-                sequence = message.metadata.sequence.stream
-                if sequence > after:  # nats-py asks again from the first where none has come yet
-                    after = sequence
-                    yield Record(sequence, message.subject, message.data)
+                metadata = message.metadata
+                if metadata.sequence.stream > after:
+                    after = metadata.sequence.stream
+                    yield Record(after, message.subject, message.data, metadata.timestamp)
         finally:
             if not self.client.is_closed:
                 await subscription.unsubscribe()
+
+    async def count(self, subject: str) -> int:
+        """See `Stream.count`. One request, answered from the stream's index of subjects."""
+        check_connected(self.client)
+        with translated():
+            info = await self._js.stream_info(_stream_of(subject), subjects_filter=subject)
+        return sum((info.state.subjects or {}).values())
 
     async def healthy(self) -> bool:
         """See `Stream.healthy`."""
@@ -201,15 +258,11 @@ class JetStream:
             return False
         try:
             await self._js.account_info()
-        except _unreachable:
+        except UNREACHABLE:
             return False
         return True
 
-    def _check_connected(self) -> None:
-        """Refuse now: nats-py would keep a message and send it after we said that it failed."""
-        if not self.client.is_connected:
-            raise Unavailable("queue", "NATS is not connected; it is being called again")
-
 
 def _stream_of(subject: str) -> str:
-    return {"jobs": "JOBS", "events": "EVENTS", "dead": "DEAD"}[subject.partition(".")[0]]
+    names = {"jobs": "JOBS", "frames": "FRAMES", "events": "EVENTS", "dead": "DEAD"}
+    return names[subject.partition(".")[0]]

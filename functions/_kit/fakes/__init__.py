@@ -6,16 +6,22 @@ as when it is gone, and `healthy` says so.
 
 from functions._kit.fakes.alerts import FakeAlertStore
 from functions._kit.fakes.clients import FakeClientStore
+from functions._kit.fakes.deadletters import FakeDeadLetters
 from functions._kit.fakes.inference import FakeInference
+from functions._kit.fakes.keyvalue import FakeKeyValue
 from functions._kit.fakes.objects import FakeObjects
 from functions._kit.fakes.stream import FakeStream
+from functions._kit.fakes.tally import FakeTally
 from functions._kit.fakes.tasks import FakeTaskStore
 
 __all__ = [
     "FakeAlertStore",
     "FakeClientStore",
+    "FakeDeadLetters",
     "FakeInference",
+    "FakeKeyValue",
     "FakeObjects",
     "FakeStream",
+    "FakeTally",
     "FakeTaskStore",
 ]

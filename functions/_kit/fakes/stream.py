@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from functions._kit.errors import QueueFull, Unavailable
+from functions._kit.messages import now
 from functions._kit.ports import Receipt, Record
 
 
@@ -34,7 +35,15 @@ class FakeStream:
         self, subject: str, message: msgspec.Struct, *, message_id: str | None = None
     ) -> Receipt:
         """See `Stream.publish`."""
-        self._check_health()
+        return await self.publish_bytes(
+            subject, msgspec.json.encode(message), message_id=message_id
+        )
+
+    async def publish_bytes(
+        self, subject: str, data: bytes, *, message_id: str | None = None
+    ) -> Receipt:
+        """`publish` for a message that is encoded already."""
+        self.check_health()
         name = subject.partition(".")[0]
         log = self._logs.setdefault(name, _Log())
         if message_id is not None and message_id in log.sequences:
@@ -42,7 +51,7 @@ class FakeStream:
         if len(log.records) >= self.max_messages.get(name, len(log.records) + 1):
             raise QueueFull("the queue is full; try again later")
         log.last_sequence += 1
-        log.records.append(Record(log.last_sequence, subject, msgspec.json.encode(message)))
+        log.records.append(Record(log.last_sequence, subject, data, now()))
         if message_id is not None:
             log.sequences[message_id] = log.last_sequence
         self._news.set()
@@ -51,20 +60,33 @@ class FakeStream:
 
     async def last(self, subject: str) -> Record | None:
         """See `Stream.last`."""
-        self._check_health()
+        self.check_health()
         found = self.records(subject)
         return found[-1] if found else None
 
-    async def follow(self, subject: str, *, after: int = 0) -> AsyncIterator[Record]:
+    async def oldest(self, subject: str) -> Record | None:
+        """See `Stream.oldest`."""
+        self.check_health()
+        found = self.records(subject)
+        return found[0] if found else None
+
+    async def follow(self, subject: str, *, after: int | None = 0) -> AsyncIterator[Record]:
         """See `Stream.follow`."""
+        if after is None:
+            after = self._logs.get(subject.partition(".")[0], _Log()).last_sequence
         while True:
-            self._check_health()
+            self.check_health()
             news = self._news
             for record in self.records(subject):
                 if record.sequence > after:
                     after = record.sequence
                     yield record
             await news.wait()
+
+    async def count(self, subject: str) -> int:
+        """See `Stream.count`."""
+        self.check_health()
+        return len(self.records(subject))
 
     async def healthy(self) -> bool:
         """Whether it is not `sick`."""
@@ -82,7 +104,16 @@ class FakeStream:
         log.records = [r for r in log.records if r.sequence not in gone]
         log.sequences = {name: at for name, at in log.sequences.items() if at not in gone}
 
-    def _check_health(self) -> None:
+    def remove(self, name: str, sequence: int) -> bool:
+        """Drop one message of the stream whose first word is `name`; its message id stays known."""
+        log = self._logs.setdefault(name, _Log())
+        kept = [record for record in log.records if record.sequence != sequence]
+        removed = len(kept) < len(log.records)
+        log.records = kept
+        return removed
+
+    def check_health(self) -> None:
+        """Raise `Unavailable` while `sick`."""
         if self.sick:
             raise Unavailable("queue", "JetStream does not answer: the fake is sick")
 
