@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,12 +19,17 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from yarl import URL
 
 from functions._kit.errors import NotFound, TooLarge, Unavailable
 from functions._kit.ports import ObjectInfo
 
-PART_BYTES = 8 << 20
-"""Size of a part of a multipart upload, and of a read: bounds the memory of one transfer."""
+MOST_DELETED = 1000
+"""Keys of one request to delete (S3's API reference, DeleteObjects)."""
+CONNECTIONS = 64
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 60
+OWN_URL_S = 300
+"""How long a URL holds that we use ourselves, at once; our clock may differ from the server's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +45,16 @@ class S3Address:
 
 
 class S3Objects:
-    """One client for a process."""
+    """One client for a process. Small objects are read past it: see `read`."""
 
-    def __init__(self, client: Any, address: S3Address) -> None:
+    def __init__(self, client: Any, http: aiohttp.ClientSession, address: S3Address) -> None:
         self._client = client
+        self._http = http
         self._bucket = address.bucket
         self._region = address.region
         self._credentials = Credentials(address.access_key, address.secret_key)
-        endpoint = (address.public_endpoint or address.endpoint).rstrip("/")
-        self._public_url = f"{endpoint}/{quote(address.bucket)}"
+        self._url = _bucket_url(address.endpoint, address.bucket)
+        self._public_url = _bucket_url(address.public_endpoint or address.endpoint, address.bucket)
 
     async def head(self, key: str) -> ObjectInfo | None:
         """See `Objects.head`."""
@@ -57,7 +65,7 @@ class S3Objects:
                 if _status(error) == 404:
                     return None
                 raise
-        return ObjectInfo(key, found["ContentLength"], found.get("ContentType", ""))
+        return _info(key, found)
 
     async def download(self, key: str, path: Path, *, limit_bytes: int | None = None) -> ObjectInfo:
         """See `Objects.download`."""
@@ -66,18 +74,12 @@ class S3Objects:
                 answer = await self._client.get_object(Bucket=self._bucket, Key=key)
             except ClientError as error:
                 if _status(error) == 404:
-                    raise NotFound(
-                        "file_not_found", f"there is no file {key!r}", field="file_path"
-                    ) from error
+                    raise _not_found(key) from error
                 raise
             size = answer["ContentLength"]
             if limit_bytes is not None and size > limit_bytes:
                 answer["Body"].close()
-                raise TooLarge(
-                    "file_too_large",
-                    f"{key!r} has {size} bytes; the limit is {limit_bytes}",
-                    field="file_path",
-                )
+                raise _too_large(key, size, limit_bytes)
             written = 0
             body = answer["Body"]
             async with body:
@@ -86,7 +88,23 @@ class S3Objects:
                         written += await asyncio.to_thread(file.write, chunk)
             if written != size:
                 raise Unavailable("s3", f"{key!r} ended after {written} of {size} bytes")
-        return ObjectInfo(key, size, answer.get("ContentType", ""))
+        return _info(key, answer)
+
+    async def read(self, key: str, *, limit_bytes: int) -> tuple[bytes, ObjectInfo]:
+        """See `Objects.read`. A signed URL and bare aiohttp: a third of get_object's CPU time."""
+        url = self._signed(self._url, key, OWN_URL_S)
+        with _translated():
+            async with self._http.get(URL(url, encoded=True)) as answer:
+                if answer.status == 404:
+                    raise _not_found(key)
+                if answer.status != 200:
+                    raise Unavailable("s3", f"S3 refused: status {answer.status} for {key!r}")
+                size = int(answer.headers["Content-Length"])
+                if size > limit_bytes:
+                    raise _too_large(key, size, limit_bytes)
+                content = await answer.read()
+        modified_at = parsedate_to_datetime(answer.headers["Last-Modified"])
+        return content, ObjectInfo(key, size, answer.headers.get("Content-Type", ""), modified_at)
 
     async def upload(self, path: Path, key: str, content_type: str) -> None:
         """See `Objects.upload`."""
@@ -100,41 +118,33 @@ class S3Objects:
                 ContentType=content_type,
             )
 
-    async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> int:
-        """See `Objects.put`. A multipart upload, aborted when anything goes wrong."""
-        target = {"Bucket": self._bucket, "Key": key}
+    async def copy(self, source: str, target: str) -> None:
+        """See `Objects.copy`."""
+        origin = {"Bucket": self._bucket, "Key": source}
         with _translated():
-            upload = await self._client.create_multipart_upload(**target, ContentType=content_type)
-            target["UploadId"] = upload["UploadId"]
-            parts: list[dict[str, Any]] = []
-            written = 0
             try:
-                async for block in _blocks(chunks):
-                    part = await self._client.upload_part(
-                        **target, PartNumber=len(parts) + 1, Body=block
-                    )
-                    parts.append({"PartNumber": len(parts) + 1, "ETag": part["ETag"]})
-                    written += len(block)
-                await self._client.complete_multipart_upload(
-                    **target, MultipartUpload={"Parts": parts}
-                )
-            except BaseException:
-                await asyncio.shield(self._client.abort_multipart_upload(**target))
+                await self._client.copy_object(Bucket=self._bucket, Key=target, CopySource=origin)
+            except ClientError as error:
+                if _status(error) == 404:
+                    raise _not_found(source) from error
                 raise
-        return written
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, keys: Sequence[str]) -> None:
         """See `Objects.delete`."""
-        with _translated():
-            await self._client.delete_object(Bucket=self._bucket, Key=key)
+        for at in range(0, len(keys), MOST_DELETED):
+            some = [{"Key": key} for key in keys[at : at + MOST_DELETED]]
+            with _translated():
+                answer = await self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": some, "Quiet": True}
+                )
+            for error in answer.get("Errors", []):
+                # rclone fails for a key that is a folder of keys: there was nothing to delete
+                if await self.head(error["Key"]) is not None:
+                    raise Unavailable("s3", f"S3 did not delete {error['Key']!r}: {error['Code']}")
 
     async def presign(self, key: str, *, expires_s: int) -> str:
         """See `Objects.presign`."""
-        # botocore's signer without its endpoint rules: the same URL in a sixth of the time
-        request = AWSRequest("GET", f"{self._public_url}/{quote(key, safe='/~')}")
-        signer = S3SigV4QueryAuth(self._credentials, "s3", self._region, expires=expires_s)
-        signer.add_auth(request)
-        return str(request.url)
+        return self._signed(self._public_url, key, expires_s)
 
     async def healthy(self) -> bool:
         """See `Objects.healthy`."""
@@ -143,6 +153,22 @@ class S3Objects:
         except (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError):
             return False
         return True
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """See `Objects.list`."""
+        pages = self._client.get_paginator("list_objects_v2")
+        with _translated():
+            async for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+                for found in page.get("Contents", ()):
+                    modified_at = found["LastModified"].astimezone(UTC)
+                    yield ObjectInfo(found["Key"], found["Size"], "", modified_at)
+
+    def _signed(self, bucket_url: str, key: str, expires_s: int) -> str:
+        """Botocore's signer without its endpoint rules: the same URL in a sixth of the time."""
+        request = AWSRequest("GET", f"{bucket_url}/{quote(key, safe='/~')}")
+        signer = S3SigV4QueryAuth(self._credentials, "s3", self._region, expires=expires_s)
+        signer.add_auth(request)
+        return str(request.url)
 
 
 @asynccontextmanager
@@ -156,29 +182,46 @@ async def open_objects(address: S3Address) -> AsyncIterator[S3Objects]:
     config = Config(
         signature_version="s3v4",
         s3={"addressing_style": "path"},
-        connect_timeout=5,
-        read_timeout=60,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
         retries={"max_attempts": 2, "mode": "standard"},
-        max_pool_connections=64,
+        max_pool_connections=CONNECTIONS,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    async with session.client("s3", endpoint_url=address.endpoint, config=config) as client:
-        yield S3Objects(client, address)
+    async with (
+        session.client("s3", endpoint_url=address.endpoint, config=config) as client,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        ) as http,
+    ):
+        yield S3Objects(client, http, address)
 
 
-async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """`chunks` joined into parts of `PART_BYTES`; at least one, so that empty files exist too."""
-    buffer = bytearray()
-    sent = False
-    async for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= PART_BYTES:
-            sent = True
-            yield bytes(buffer[:PART_BYTES])
-            del buffer[:PART_BYTES]
-    if buffer or not sent:
-        yield bytes(buffer)
+def _bucket_url(endpoint: str, bucket: str) -> str:
+    return f"{endpoint.rstrip('/')}/{quote(bucket)}"
+
+
+def _info(key: str, answer: dict[str, Any]) -> ObjectInfo:
+    modified_at = answer["LastModified"].astimezone(UTC)
+    return ObjectInfo(key, answer["ContentLength"], answer.get("ContentType", ""), modified_at)
+
+
+def _not_found(key: str) -> NotFound:
+    return NotFound("file_not_found", f"there is no file {key!r}", field="file_path")
+
+
+def _too_large(key: str, size: int, limit_bytes: int) -> TooLarge:
+    return TooLarge(
+        "file_too_large",
+        f"{key!r} has {size} bytes; the limit is {limit_bytes}",
+        field="file_path",
+    )
 
 
 @contextmanager

@@ -16,10 +16,14 @@ import pyvips
 from litestar import Litestar
 
 from functions._kit.fakes import (
+    FakeAlertStore,
     FakeClientStore,
+    FakeDeadLetters,
     FakeInference,
+    FakeKeyValue,
     FakeObjects,
     FakeStream,
+    FakeTally,
     FakeTaskStore,
 )
 from functions._kit.messages import new_id, now
@@ -47,6 +51,10 @@ class World:
         self.objects = FakeObjects()
         self.inference = FakeInference()
         self.store = FakeTaskStore()
+        self.alerts = FakeAlertStore()
+        self.values = FakeKeyValue()
+        self.dead_letters = FakeDeadLetters(self.stream)
+        self.tally = FakeTally()
         self.clients = FakeClientStore()
         self.limits = Limits(**{**LIMITS, **limits})
         self.tokens = Tokens(SECRET, 3600)
@@ -63,6 +71,9 @@ class World:
             "objects": self.objects,
             "inference": self.inference,
             "store": self.store,
+            "alert_store": self.alerts,
+            "values": self.values,
+            "dead_letters": self.dead_letters,
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,

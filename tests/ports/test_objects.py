@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -13,9 +14,9 @@ import pytest_asyncio
 
 from functions._kit.errors import NotFound, TooLarge, Unavailable
 from functions._kit.fakes import FakeObjects
-from functions._kit.messages import new_id
-from functions._kit.ports import Objects
-from gateway.adapters.objects import PART_BYTES, S3Address, S3Objects, open_objects
+from functions._kit.messages import new_id, now
+from functions._kit.ports import ObjectInfo, Objects
+from gateway.adapters.objects import S3Address, S3Objects, open_objects
 from gateway.embedded import RunningS3
 
 ODD_NAMES = [
@@ -32,6 +33,9 @@ ODD_NAMES = [
     "*.jpg",
     ".hidden",
 ]
+
+
+Write = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture(params=["fake", "s3"])
@@ -74,9 +78,18 @@ def key() -> str:
     return f"tests/{new_id()}"
 
 
-async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
-    for part in parts:
-        yield part
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Stores bytes as an object."""
+
+    async def upload(
+        objects: Objects, key: str, content: bytes, content_type: str = "text/plain"
+    ) -> None:
+        path = tmp_path / "written"
+        path.write_bytes(content)
+        await objects.upload(path, key, content_type)
+
+    return upload
 
 
 def noise(size_bytes: int) -> Iterator[bytes]:
@@ -102,126 +115,188 @@ async def test_a_file_comes_back_as_it_went_in(objects: Objects, key: str, tmp_p
     assert await objects.head(key) == info
 
 
-@pytest.mark.parametrize("parts", [[], [b""], [b"x"], [b"ab", b"", b"c" * 100]], ids=repr)
-async def test_chunks_become_one_object(
-    objects: Objects, key: str, tmp_path: Path, parts: list[bytes]
-) -> None:
-    assert await objects.put(key, chunks(*parts), "text/plain") == len(b"".join(parts))
-    assert await content(objects, key, tmp_path) == b"".join(parts)
-    info = await objects.head(key)
-    assert info is not None
-    assert info.content_type == "text/plain"
-
-
 async def test_an_empty_file_is_a_file(objects: Objects, key: str, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     await objects.upload(tmp_path / "empty", key, "application/octet-stream")
     assert await content(objects, key, tmp_path) == b""
 
 
-@pytest.mark.parametrize("size_bytes", [PART_BYTES, 2 * PART_BYTES + 12_345])
-async def test_a_large_object_passes_in_parts(
-    objects: Objects, key: str, tmp_path: Path, size_bytes: int
-) -> None:
+async def test_a_large_object_passes(objects: Objects, key: str, tmp_path: Path) -> None:
     source = tmp_path / "source"
     with source.open("wb") as file:
-        file.writelines(noise(size_bytes))
-    whole = hashlib.sha256(source.read_bytes()).hexdigest()
-    await objects.upload(source, f"{key}-uploaded", "image/tiff")
-    written = await objects.put(f"{key}-put", chunks(*noise(size_bytes)), "image/tiff")
-    assert written == size_bytes
-    for name in (f"{key}-uploaded", f"{key}-put"):
-        copied = await content(objects, name, tmp_path)
-        assert hashlib.sha256(copied).hexdigest() == whole
+        file.writelines(noise(20_000_000))
+    await objects.upload(source, key, "image/tiff")
+    assert await content(objects, key, tmp_path) == source.read_bytes()
+    whole, info = await objects.read(key, limit_bytes=20_000_000)
+    assert whole == source.read_bytes()
+    assert info.size_bytes == len(whole)
 
 
-async def test_an_object_is_replaced_whole(objects: Objects, key: str, tmp_path: Path) -> None:
-    await objects.put(key, chunks(b"a longer first version"), "text/plain")
-    await objects.put(key, chunks(b"second"), "text/html")
+async def test_an_object_is_replaced_whole(
+    objects: Objects, key: str, tmp_path: Path, write: Write
+) -> None:
+    await write(objects, key, b"a longer first version")
+    await write(objects, key, b"second", "text/html")
     assert await content(objects, key, tmp_path) == b"second"
     info = await objects.head(key)
     assert info is not None
     assert info.content_type == "text/html"
 
 
-@pytest.mark.parametrize("before", [0, PART_BYTES + 1], ids=["at once", "after a part"])
-async def test_a_broken_off_put_leaves_nothing(objects: Objects, key: str, before: int) -> None:
-    class SourceError(Exception):
-        pass
-
-    async def broken() -> AsyncIterator[bytes]:
-        yield bytes(before)
-        raise SourceError
-
-    with pytest.raises(SourceError):
-        await objects.put(key, broken(), "image/png")
-    assert await objects.head(key) is None
-
-
-async def test_a_cancelled_put_leaves_the_old_object(
-    objects: Objects, key: str, tmp_path: Path
+@pytest.mark.parametrize("size_bytes", [0, 1, 300_000])
+async def test_an_object_is_read_whole_with_its_facts(
+    objects: Objects, key: str, write: Write, size_bytes: int
 ) -> None:
-    await objects.put(key, chunks(b"old"), "text/plain")
-    asked = asyncio.Event()
+    await write(objects, key, b"x" * size_bytes, "image/jpeg")
+    whole, info = await objects.read(key, limit_bytes=size_bytes)
+    assert whole == b"x" * size_bytes
+    assert (info.key, info.size_bytes, info.content_type) == (key, size_bytes, "image/jpeg")
+    assert info == await objects.head(key)
 
-    async def endless() -> AsyncIterator[bytes]:
-        yield bytes(PART_BYTES + 1)
-        asked.set()
-        await asyncio.Event().wait()
 
-    putting = asyncio.create_task(objects.put(key, endless(), "text/plain"))
-    await asked.wait()
-    putting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await putting
-    assert await content(objects, key, tmp_path) == b"old"
+async def test_many_read_at_once(objects: Objects, key: str, write: Write) -> None:
+    for number in range(10):
+        await write(objects, f"{key}/{number}", str(number).encode())
+    names = [f"{key}/{number % 10}" for number in range(200)]
+    found = await asyncio.gather(*(objects.read(name, limit_bytes=9) for name in names))
+    assert [data.decode() for data, _ in found] == [name[-1] for name in names]
+
+
+async def test_the_moment_of_writing_is_known(
+    objects: Objects, key: str, tmp_path: Path, write: Write
+) -> None:
+    before = now() - timedelta(seconds=2)  # S3 tells whole seconds
+    await write(objects, key, b"x")
+    infos = [await objects.head(key), await objects.download(key, tmp_path / "copy")]
+    infos += [(await objects.read(key, limit_bytes=1))[1], *await listed(objects, key)]
+    assert len(infos) == 4
+    for info in infos:
+        assert info is not None
+        assert info.modified_at is not None
+        assert before <= info.modified_at <= now() + timedelta(seconds=2)
+        assert info.modified_at.utcoffset() == timedelta(0)
+
+
+async def test_a_copy_is_the_same_and_stays_when_the_first_goes(
+    objects: Objects, key: str, tmp_path: Path, write: Write
+) -> None:
+    await write(objects, f"{key}/first", b"content", "image/x-odd")
+    await write(objects, f"{key}/second", b"what was there before")
+    await objects.copy(f"{key}/first", f"{key}/second")
+    await objects.delete([f"{key}/first"])
+    assert await content(objects, f"{key}/second", tmp_path) == b"content"
+    info = await objects.head(f"{key}/second")
+    assert info is not None
+    assert info.content_type == "image/x-odd"
+
+
+async def test_what_is_absent_cannot_be_copied(objects: Objects, key: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        await objects.copy(key, f"{key}-copy")
+    assert caught.value.code == "file_not_found"
+    assert await objects.head(f"{key}-copy") is None
+
+
+async def listed(objects: Objects, prefix: str) -> list[ObjectInfo]:
+    return [info async for info in objects.list(prefix)]
+
+
+async def test_all_keys_with_a_prefix_are_listed_and_no_other(
+    objects: Objects, key: str, write: Write
+) -> None:
+    names = [f"{key}/a", f"{key}/ab/c", f"{key}/ab/d/e", f"{key}/b", f"{key}b"]
+    for number, name in enumerate(names):
+        await write(objects, name, b"x" * number)
+    expected = [(name, number, "") for number, name in enumerate(names)]
+    for prefix, found in (
+        (key, expected),
+        (f"{key}/", expected[:4]),
+        (f"{key}/a", expected[:3]),
+        (f"{key}/ab/", expected[1:3]),
+        (f"{key}/absent", []),
+    ):
+        infos = await listed(objects, prefix)
+        assert sorted((i.key, i.size_bytes, i.content_type) for i in infos) == found
+
+
+async def test_a_long_list_comes_in_pages(objects: Objects, key: str, write: Write) -> None:
+    await write(objects, f"{key}/0", b"x")
+    many = [f"{key}/{number}" for number in range(1, 1100)]
+    for at in range(0, len(many), 50):
+        await asyncio.gather(*(objects.copy(f"{key}/0", name) for name in many[at : at + 50]))
+    names = [f"{key}/0", *many]
+    assert {info.key for info in await listed(objects, f"{key}/")} == set(names)
+    await objects.delete(names)
+    assert await listed(objects, f"{key}/") == []
 
 
 async def test_what_is_absent_is_none_to_head_and_not_found_to_download(
     objects: Objects, key: str, tmp_path: Path
 ) -> None:
     assert await objects.head(key) is None
-    with pytest.raises(NotFound) as caught:
-        await objects.download(key, tmp_path / "copy")
-    assert (caught.value.code, caught.value.field) == ("file_not_found", "file_path")
+    for call in (objects.download(key, tmp_path / "copy"), objects.read(key, limit_bytes=1)):
+        with pytest.raises(NotFound) as caught:
+            await call
+        assert (caught.value.code, caught.value.field) == ("file_not_found", "file_path")
 
 
-async def test_a_folder_of_keys_is_no_object(objects: Objects, key: str, tmp_path: Path) -> None:
-    await objects.put(f"{key}/inside", chunks(b"x"), "text/plain")
-    assert await objects.head(key) is None
-    with pytest.raises(NotFound):
-        await objects.download(key, tmp_path / "copy")
-
-
-async def test_a_download_beyond_the_limit_is_refused_before_it_begins(
-    objects: Objects, key: str, tmp_path: Path
+async def test_a_folder_of_keys_is_no_object(
+    objects: Objects, key: str, tmp_path: Path, write: Write
 ) -> None:
-    await objects.put(key, chunks(b"12345"), "text/plain")
+    await write(objects, f"{key}/inside", b"x")
+    assert await objects.head(key) is None
+    for call in (objects.download(key, tmp_path / "copy"), objects.read(key, limit_bytes=1)):
+        with pytest.raises(NotFound):
+            await call
+    await objects.delete([key])
+    assert await objects.head(f"{key}/inside") is not None
+
+
+async def test_more_than_the_limit_is_refused_before_it_comes(
+    objects: Objects, key: str, tmp_path: Path, write: Write
+) -> None:
+    await write(objects, key, b"12345")
     await objects.download(key, tmp_path / "fits", limit_bytes=5)
-    with pytest.raises(TooLarge) as caught:
-        await objects.download(key, tmp_path / "large", limit_bytes=4)
-    assert caught.value.code == "file_too_large"
+    for call in (
+        objects.download(key, tmp_path / "large", limit_bytes=4),
+        objects.read(key, limit_bytes=4),
+    ):
+        with pytest.raises(TooLarge) as caught:
+            await call
+        assert caught.value.code == "file_too_large"
     assert not (tmp_path / "large").exists()
 
 
-async def test_a_deleted_object_is_gone_and_may_be_deleted_again(
-    objects: Objects, key: str
+async def test_deleted_objects_are_gone_and_may_be_deleted_again(
+    objects: Objects, key: str, write: Write
 ) -> None:
-    await objects.put(key, chunks(b"x"), "text/plain")
+    names = [f"{key}/a", f"{key}/b", f"{key}/kept"]
+    for name in names:
+        await write(objects, name, b"x")
     for _ in range(2):
-        await objects.delete(key)
-        assert await objects.head(key) is None
+        await objects.delete([*names[:2], f"{key}/never", f"{key}/never/deeper"])
+        assert [info.key for info in await listed(objects, key)] == [f"{key}/kept"]
+    await objects.delete([])
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-async def test_any_name_is_a_key(objects: Objects, key: str, name: str, tmp_path: Path) -> None:
-    await objects.put(f"{key}/{name}", chunks(name.encode()), "text/plain")
-    assert await content(objects, f"{key}/{name}", tmp_path) == name.encode()
-    info = await objects.head(f"{key}/{name}")
-    assert info is not None
-    assert info.key == f"{key}/{name}"
-    await objects.delete(f"{key}/{name}")
+async def test_any_name_is_a_key(
+    objects: Objects, key: str, name: str, tmp_path: Path, write: Write
+) -> None:
+    await write(objects, f"{key}/{name}", name.encode())
+    await objects.copy(f"{key}/{name}", f"{key}/copy of {name}")
+    for odd in (f"{key}/{name}", f"{key}/copy of {name}"):
+        assert await content(objects, odd, tmp_path) == name.encode()
+        whole, info = await objects.read(odd, limit_bytes=100)
+        assert (whole, info.key) == (name.encode(), odd)
+        assert await objects.head(odd) == info
+    assert {i.key for i in await listed(objects, key)} == {
+        f"{key}/{name}",
+        f"{key}/copy of {name}",
+    }
+    await objects.delete([f"{key}/{name}"])
     assert await objects.head(f"{key}/{name}") is None
+    assert await objects.head(f"{key}/copy of {name}") is not None
 
 
 async def test_a_url_names_its_object_and_carries_no_secret(objects: Objects, key: str) -> None:
@@ -236,9 +311,9 @@ async def test_a_server_that_runs_is_healthy(objects: Objects) -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 async def test_a_url_reads_its_object_without_credentials(
-    real: S3Objects, key: str, name: str
+    real: S3Objects, key: str, name: str, write: Write
 ) -> None:
-    await real.put(f"{key}/{name}", chunks(name.encode()), "image/webp")
+    await write(real, f"{key}/{name}", name.encode(), "image/webp")
     url = await real.presign(f"{key}/{name}", expires_s=60)
     async with httpx.AsyncClient(trust_env=False) as http:
         answer = await http.get(url)
@@ -247,9 +322,9 @@ async def test_a_url_reads_its_object_without_credentials(
         assert (await http.get(url.partition("?")[0])).status_code >= 400, "readable without"
 
 
-async def test_a_forged_or_expired_url_is_refused(real: S3Objects, key: str) -> None:
-    await real.put(f"{key}/mine", chunks(b"x"), "text/plain")
-    await real.put(f"{key}/theirs", chunks(b"y"), "text/plain")
+async def test_a_forged_or_expired_url_is_refused(real: S3Objects, key: str, write: Write) -> None:
+    await write(real, f"{key}/mine", b"x")
+    await write(real, f"{key}/theirs", b"y")
     url = await real.presign(f"{key}/mine", expires_s=60)
     short = await real.presign(f"{key}/mine", expires_s=1)
     forged = [
@@ -269,7 +344,9 @@ async def test_a_forged_or_expired_url_is_refused(real: S3Objects, key: str) -> 
         assert (await http.get(short)).status_code in {400, 403}  # rclone says 400, S3 itself 403
 
 
-async def test_urls_carry_the_public_address(real_address: S3Address, key: str) -> None:
+async def test_urls_carry_the_public_address_and_reading_goes_to_ours(
+    real_address: S3Address, key: str, write: Write
+) -> None:
     public = "https://files.example.org"
     address = S3Address(
         endpoint=real_address.endpoint,
@@ -279,8 +356,9 @@ async def test_urls_carry_the_public_address(real_address: S3Address, key: str) 
         public_endpoint=public,
     )
     async with open_objects(address) as objects:
-        await objects.put(key, chunks(b"x"), "text/plain")
+        await write(objects, key, b"x")
         url = await objects.presign(key, expires_s=60)
+        assert (await objects.read(key, limit_bytes=1))[0] == b"x"
     assert url.startswith(f"{public}/{real_address.bucket}/tests/")
 
 
@@ -311,7 +389,8 @@ async def _is_unavailable(objects: Objects, tmp_path: Path, *, all_calls: bool =
     calls: list[Awaitable[object]] = [objects.upload(tmp_path / "file", "k", "text/plain")]
     if all_calls:
         calls += [objects.head("k"), objects.download("k", tmp_path / "copy")]
-        calls += [objects.put("k", chunks(b"x"), "text/plain"), objects.delete("k")]
+        calls += [objects.read("k", limit_bytes=1), objects.copy("k", "l")]
+        calls += [objects.delete(["k"]), listed(objects, "k")]
     for call in calls:
         with pytest.raises(Unavailable) as caught:
             await call

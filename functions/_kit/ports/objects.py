@@ -41,10 +41,6 @@ class Objects(Protocol):
         """Stream the file `path` to `key`, whole or not at all."""
         ...
 
-    async def put(self, key: str, chunks: AsyncIterator[bytes], content_type: str) -> int:
-        """Stream `chunks` to `key`, whole or not at all; return the bytes written."""
-        ...
-
     async def copy(self, source: str, target: str) -> None:
         """Copy within the store, content type included. Raises `NotFound` (`file_not_found`)."""
         ...
