@@ -1,0 +1,269 @@
+/** The caller's tasks with their progress: a list that is asked for, streams of those at work. */
+
+import { byId, bytes, duration, h, moment, percent, say } from "./dom.js";
+import { openViewer } from "./viewer.js";
+
+const PATH = "media/processingTasks";
+const SHOWN = 12;
+const FINAL = new Set(["completed", "failed", "cancelled"]);
+const STREAMS = 2; // a browser opens six connections to a host, over all tabs
+const IDLE_MS = 10_000;
+const BUSY_MS = 3_000;
+const list = byId("task-list");
+
+export class Tasks {
+  #api;
+  #rows = new Map(); // by task_id
+  #streams = new Map(); // task_id -> AbortController
+  #listeners = new Map(); // task_id -> function
+  #titles = new Map(); // task_id -> what this page knows it by
+  #timer = null;
+  #signal = AbortSignal.abort();
+
+  constructor(api) {
+    this.#api = api;
+    document.addEventListener("visibilitychange", () => {
+      if (this.#signal.aborted) return;
+      if (document.hidden) this.#stopStreams();
+      else void this.#refresh();
+    });
+  }
+
+  /** Show the tasks, now and again, until the signal. */
+  start(signal) {
+    this.#signal = signal;
+    signal.addEventListener("abort", () => {
+      clearTimeout(this.#timer);
+      this.#stopStreams();
+      this.#rows.clear();
+      this.#listeners.clear();
+      this.#titles.clear();
+      list.replaceChildren();
+    });
+    return this.#refresh();
+  }
+
+  /** Follow a task that this page has started, shown as `title`; `listener` hears every change, to the last. */
+  watch(taskId, title, listener) {
+    this.#titles.set(taskId, title);
+    this.#listeners.set(taskId, listener);
+    void this.#refresh();
+  }
+
+  async cancel(taskId) {
+    try {
+      this.#take(await this.#api.json("POST", `${PATH}/${taskId}:cancel`));
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  async #refresh() {
+    clearTimeout(this.#timer);
+    const signal = this.#signal;
+    try {
+      const { items } = await this.#api.json("GET", PATH, { query: { limit: SHOWN }, signal });
+      for (const task of items.reverse()) this.#take(task);
+      this.#tidy();
+      say(byId("tasks-error"), null);
+    } catch (error) {
+      this.#failed(error);
+    }
+    if (signal.aborted) return;
+    this.#summary();
+    this.#follow();
+    const busy = this.#active().length > this.#streams.size;
+    clearTimeout(this.#timer);
+    if (!document.hidden) {
+      this.#timer = setTimeout(() => void this.#refresh(), busy ? BUSY_MS : IDLE_MS);
+    }
+  }
+
+  /** A task as the list or a stream tells it. */
+  #take(task) {
+    let row = this.#rows.get(task.task_id);
+    if (row === undefined) {
+      row = new Row(task, this.#titles.get(task.task_id), {
+        cancel: () => this.cancel(task.task_id),
+        view: () => this.#view(task.task_id),
+      });
+      this.#rows.set(task.task_id, row);
+      list.prepend(row.element);
+    }
+    // an answer that was under way when the stream told more takes no task back
+    if (FINAL.has(row.task.status) && !FINAL.has(task.status)) return;
+    const progress = Math.max(row.task.progress, task.progress);
+    row.update({ ...row.task, ...task, progress });
+    this.#listeners.get(task.task_id)?.(row.task);
+    if (FINAL.has(row.task.status)) this.#listeners.delete(task.task_id);
+    this.#summary();
+  }
+
+  /** The longest known beyond what the list shows go, unless they are still at work. */
+  #tidy() {
+    const old = [...this.#rows.values()].filter((row) => FINAL.has(row.task.status));
+    old.sort((a, b) => a.created - b.created);
+    for (const row of old.slice(0, Math.max(0, this.#rows.size - SHOWN))) {
+      row.element.remove();
+      this.#rows.delete(row.task.task_id);
+    }
+  }
+
+  /** Tasks at work, those that somebody waits for first. */
+  #active() {
+    const rank = (task) => (this.#listeners.has(task.task_id) ? 0 : task.status === "processing" ? 1 : 2);
+    return [...this.#rows.values()]
+      .map((row) => row.task)
+      .filter((task) => !FINAL.has(task.status))
+      .sort((a, b) => rank(a) - rank(b));
+  }
+
+  #follow() {
+    if (document.hidden) return;
+    const wanted = this.#active().slice(0, STREAMS);
+    for (const [taskId, stream] of this.#streams) {
+      if (!wanted.some((task) => task.task_id === taskId)) stream.abort();
+    }
+    for (const task of wanted) {
+      if (!this.#streams.has(task.task_id)) void this.#stream(task.task_id);
+    }
+  }
+
+  async #stream(taskId) {
+    const stop = new AbortController();
+    this.#streams.set(taskId, stop);
+    try {
+      await this.#api.follow(`${PATH}/${taskId}/events`, {
+        signal: stop.signal,
+        onEvent: ({ data }) => {
+          this.#take(data);
+          return FINAL.has(data.status);
+        },
+      });
+    } catch (error) {
+      this.#failed(error);
+    }
+    if (this.#streams.get(taskId) === stop) this.#streams.delete(taskId);
+    // the list alone knows when the task ended
+    if (!stop.signal.aborted) await this.#refresh();
+  }
+
+  #stopStreams() {
+    for (const stream of this.#streams.values()) stream.abort();
+    this.#streams.clear();
+  }
+
+  /** The result, large, with a link that has just been made. */
+  async #view(taskId) {
+    try {
+      const task = await this.#api.json("GET", `${PATH}/${taskId}`);
+      const { result } = task;
+      const picture = h("img", { class: "fit", src: result.url, alt: "The result" });
+      openViewer({
+        title: `${result.width} × ${result.height}`,
+        actions: [resultLink(result)],
+        body: picture,
+        foot: [facts(task)],
+        onClose: () => this.#rows.get(taskId)?.viewer.focus(),
+      });
+      say(byId("tasks-error"), null);
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  #summary() {
+    const active = this.#active().length;
+    byId("tasks-summary").textContent = active === 0 ? "" : `${active} at work`;
+    byId("tasks-empty").hidden = this.#rows.size > 0 || !byId("tasks-error").hidden;
+  }
+
+  #failed(error) {
+    if (error.name === "AbortError" || error.status === 401) return;
+    say(byId("tasks-error"), error.message);
+  }
+}
+
+/** A link to a result's file; S3 serves it, so the browser decides whether it shows or saves. */
+export function resultLink(result) {
+  const name = result.file_path.split("/").at(-1);
+  return h(
+    "a",
+    { class: "button primary", href: result.url, download: name, target: "_blank", rel: "noopener" },
+    `Download ${bytes(result.size)}`,
+  );
+}
+
+function facts(task) {
+  const { result } = task;
+  const rows = {
+    Type: `${result.content_type}, ${bytes(result.size)}`,
+    Model: `${result.model} ${result.model_version}`,
+    Took: duration(Date.parse(task.finished_at) - Date.parse(task.created_at)),
+    Finished: moment(task.finished_at, { full: true }),
+    Id: h("code", {}, task.task_id),
+  };
+  return h(
+    "dl",
+    { class: "facts" },
+    Object.entries(rows).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
+}
+
+class Row {
+  constructor(task, title, { cancel, view }) {
+    this.title = title;
+    this.state = h("span", { class: "badge" });
+    this.percent = h("span", { class: "number muted" });
+    this.bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
+    this.error = h("p", { class: "task-error" });
+    this.name = h("strong");
+    this.when = h("span", { class: "muted" });
+    this.canceller = h("button", { type: "button", class: "quiet small", onclick: cancel }, "Cancel");
+    this.viewer = h("button", { type: "button", class: "quiet small", onclick: view }, "View result");
+    this.element = h(
+      "li",
+      { "data-task": task.task_id },
+      h("div", { class: "task-line" }, this.name, this.percent, this.state),
+      this.bar,
+      this.error,
+      h("div", { class: "task-line" }, this.when, this.viewer, this.canceller),
+    );
+    this.update(task);
+  }
+
+  get created() {
+    return Date.parse(this.task.created_at ?? 0);
+  }
+
+  update(task) {
+    this.task = task;
+    const final = FINAL.has(task.status);
+    this.element.dataset.status = task.status;
+    const result = task.result?.width ? ` · ${task.result.width} × ${task.result.height}` : "";
+    this.name.textContent = this.title ?? `${NAMES[task.workflow] ?? task.workflow}${result}`;
+    this.name.title = this.name.textContent;
+    this.state.textContent = task.status;
+    this.percent.textContent = task.status === "processing" ? percent(task.progress) : "";
+    this.bar.value = task.progress;
+    this.bar.hidden = final;
+    this.canceller.hidden = final;
+    this.viewer.hidden = task.status !== "completed" || !task.result?.file_path;
+    say(this.error, task.status === "failed" ? task.error?.message : null);
+    if (task.created_at) {
+      const took =
+        task.finished_at && task.status === "completed"
+          ? ` · took ${duration(Date.parse(task.finished_at) - Date.parse(task.created_at))}`
+          : "";
+      this.when.replaceChildren(moment(task.created_at), took);
+    }
+    const name = `${this.name.textContent} of ${this.when.textContent}`;
+    this.canceller.setAttribute("aria-label", `Cancel ${name}`);
+    this.viewer.setAttribute("aria-label", `View result: ${name}`);
+  }
+}
+
+const NAMES = {
+  "nas-photo-processing": "Photo",
+  "professional-photo-processing": "Photo, professional",
+};
