@@ -1,0 +1,123 @@
+"""What is said of a model that does not keep the contract of its capability."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from functions._kit.errors import Unprocessable
+from functions._kit.ports import ServedModel, TensorSpec
+from gateway.cli.main import main
+from gateway.model_contracts import check_contract, check_detector, check_rows, label_names
+
+GOOD = ServedModel(
+    "mine",
+    "1",
+    {"capability": "detect", "labels": "person,traffic light", "min_score": "0.2"},
+    {"image": TensorSpec("UINT8", (32, 64, 3))},
+    {"detections": TensorSpec("FP32", (100, 6))},
+)
+ROW = (10, 10, 20, 20, 0.5, 1)
+
+
+def test_a_model_that_keeps_the_contract_passes() -> None:
+    assert check_contract(GOOD) == "detect"
+    assert label_names(GOOD) == ["person", "traffic light"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"inputs": {}}, "one input, `image`, and has none"),
+        ({"inputs": {"images": TensorSpec("FP32", (3, 32, 64))}}, "has `images`"),
+        ({"inputs": {"image": TensorSpec("FP32", (32, 64, 3))}}, r"FP32 \[32, 64, 3\] and must be"),
+        ({"inputs": {"image": TensorSpec("UINT8", (-1, -1, 3))}}, "height and width fixed"),
+        ({"inputs": {"image": TensorSpec("UINT8", (1, 32, 64, 3))}}, "max_batch_size"),
+        ({"inputs": {"image": TensorSpec("UINT8", (3, 32, 64))}}, "UINT8"),
+        ({"outputs": {"output0": TensorSpec("FP32", (84, 8400))}}, "has `output0`"),
+        ({"outputs": {"detections": TensorSpec("FP32", (300, 6))}}, r"FP32 \[300, 6\] and must be"),
+        ({"outputs": {"detections": TensorSpec("FP16", (100, 6))}}, r"FP16 \[100, 6\] and must be"),
+    ],
+)
+def test_tensors_of_another_form_are_named_with_what_they_must_be(
+    changed: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(Unprocessable, match=reason) as caught:
+        check_detector(replace(GOOD, **changed))
+    assert caught.value.code == "model_contract"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"labels": ""}, "labels.txt"),
+        ({"labels": "a,,b"}, "labels.txt"),
+        ({"labels": "a, b"}, "without spaces"),
+        ({"labels": "a,b,a"}, "names a more than once"),
+        ({"min_score": ""}, "`min_score` is ''"),
+        ({"min_score": "20"}, "from 0 to 1"),
+        ({"min_score": "nan"}, "from 0 to 1"),
+        ({"capability": ""}, "is missing and must be one of detect"),
+        ({"capability": "fly"}, "is 'fly'"),
+    ],
+)
+def test_parameters_are_checked(parameters: dict[str, str], reason: str) -> None:
+    with pytest.raises(Unprocessable, match=reason):
+        check_contract(replace(GOOD, parameters=GOOD.parameters | parameters))
+
+
+def answer(*rows: tuple[float, ...]) -> Any:
+    detections = np.zeros((1, 100, 6), np.float32)
+    for index, row in enumerate(rows):
+        detections[0, index] = row
+    return detections
+
+
+def test_rows_that_keep_the_contract_pass() -> None:
+    check_rows(GOOD, answer())
+    check_rows(GOOD, answer(ROW, (44, 12, 20, 20, 0.5, 0), (0, 0, 64, 32, 0.2, 0)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([(10, 10, 20, 20, float("nan"), 1)], "not a number"),
+        ([ROW, (10, 10, 20, 20, 0.6, 1)], "do not fall"),
+        ([(10, 10, 20, 20, 50, 1)], "above 1"),
+        ([ROW, (10, 10, 20, 20, 0, 1)], "not all zeros"),
+        ([(10, 10, 20, 20, 0.5, 2)], "no label"),
+        ([(10, 10, 20, 20, 0.5, 0.5)], "no label"),
+        ([(50, 10, 20, 20, 0.5, 1)], "outside"),
+        ([(10, -5, 20, 20, 0.5, 1)], "outside"),
+    ],
+)
+def test_rows_that_break_the_contract_are_refused(
+    rows: list[tuple[float, ...]], reason: str
+) -> None:
+    with pytest.raises(Unprocessable, match=reason):
+        check_rows(GOOD, answer(*rows))
+
+
+def test_the_command_checks_a_served_model(
+    triton_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEREID_TRITON_URL", triton_url)
+    done = CliRunner().invoke(main, ["models", "check", "nanodet-g-416"])
+    assert (done.exit_code, done.output) == (0, "nanodet-g-416 is as detect demands\n")
+    other = CliRunner().invoke(main, ["models", "check", "realesr-animevideov3-x2"])
+    assert other.exit_code == 1
+    assert "`capability` of its config.pbtxt is missing" in other.output
+
+
+def test_the_command_says_how_to_start_a_triton(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NEREID_TRITON_URL", raising=False)
+    monkeypatch.setenv("NEREID_DATA", str(tmp_path))
+    done = CliRunner().invoke(main, ["models", "check", "nanodet-g-416"])
+    assert done.exit_code == 2
+    assert "nereid up" in done.output
