@@ -12,6 +12,9 @@ from functions.tasks.contracts import DeadLetter
 MAX_PAYLOAD_BYTES = 1 << 19
 """A letter keeps so much of its message, so that it fits into a message itself (NATS: 1 MiB)."""
 
+NO_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode; the second for text that is not UTF-8."""
+
 _decode = msgspec.json.Decoder(DeadLetter).decode
 
 
@@ -22,7 +25,7 @@ def read_letter(number: int, subject: str, data: bytes, stored_at: datetime) -> 
     """
     try:
         return Letter(number, _decode(data))
-    except msgspec.MsgspecError as error:
+    except NO_JSON as error:
         content = DeadLetter(
             subject="",
             function=subject.partition(".")[2],
