@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import psycopg
-from bench import row, say, timed
+from measure import row, say, timed
 
 from functions._kit.messages import new_id, now
 from functions._kit.ports import AlertFilter
@@ -50,6 +50,8 @@ async def recording(options: argparse.Namespace) -> None:
                 settings = await _settings(database)
                 await write(AlertTable(database), options.runs, settings)
                 await fill(url)
+            # one connection: what it has read is asked of it
+            async with open_database(url, max_connections=1) as database:
                 await read(database, options.runs, settings)
                 await write(AlertTable(database), options.runs, settings | {"rows_there": ROWS})
 
@@ -113,16 +115,27 @@ async def read(database: Database, runs: int, settings: dict[str, str]) -> None:
             None,
         ),
         ("cameras", 10, table.cameras, None),
+        (
+            "expire_100_of_camera",
+            5,
+            lambda: table.expire(camera, before=hour - timedelta(hours=1), limit=100),
+            None,
+        ),
         ("waiting_for_100", 10, lambda: table.waiting_for([new_id() for _ in range(100)]), None),
     ]
     measured: dict[str, list[float]] = {name: [] for name, *_ in questions}
-    for _, _, ask, _ in questions:
+    indexes: dict[str, list[str]] = {}
+    for name, _, ask, _ in questions:
+        before = await _scans(database)
         await ask()
+        after = await _scans(database)
+        indexes[name] = sorted(index for index in after if after[index] > before[index])
     for _ in range(runs):
         for name, times, ask, _ in questions:
             measured[name] += [await timed(ask()) for _ in range(times)]
     for name, _, _, at_most in questions:
-        row(f"recording.{name}", measured[name], alerts=ROWS, limit=at_most, postgres=settings)
+        facts = {"alerts": ROWS, "read": indexes[name], "limit": at_most, "postgres": settings}
+        row(f"recording.{name}", measured[name], **facts)
 
 
 async def record(table: AlertTable, made: list[Alert], batch: int) -> None:
@@ -177,3 +190,13 @@ async def _settings(database: Database) -> dict[str, str]:
         "('server_version', 'fsync', 'synchronous_commit', 'full_page_writes')"
     )
     return {setting["name"]: setting["setting"] for setting in found}
+
+
+async def _scans(database: Database) -> dict[str, int]:
+    """How often each index, and each table itself, has been read."""
+    await database.fetch("SELECT pg_stat_force_next_flush()")
+    found = await database.fetch(
+        "SELECT indexrelname AS name, idx_scan AS scans FROM pg_stat_user_indexes "
+        "UNION ALL SELECT relname, seq_scan FROM pg_stat_user_tables"
+    )
+    return {scan["name"]: scan["scans"] for scan in found}

@@ -7,8 +7,9 @@ import base64
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 
 import msgspec
 import psycopg
@@ -21,7 +22,7 @@ from functions._kit.fakes import FakeAlertStore
 from functions._kit.messages import new_id
 from functions._kit.ports import AlertFilter, AlertStore, HourCount
 from functions.alerts.contracts import Alert, AlertRow, Box, Counts, image_key
-from gateway.adapters.tables import AlertTable, open_database
+from gateway.adapters.tables import AlertTable, Database, open_database
 from gateway.adapters.tables import database as database_module
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
@@ -604,6 +605,52 @@ async def test_what_is_recorded_outlives_the_process(database_url: str) -> None:
     async with open_database(database_url) as database:
         assert (await row_of(AlertTable(database), one)).alert == one
         assert await AlertTable(database).discarded(10) == [gone.image_key]
+
+
+async def scans(database: Database) -> dict[str, int]:
+    """How often each index of the alerts was read, and the table itself."""
+    await database.fetch("SELECT pg_stat_force_next_flush()")
+    found = await database.fetch(
+        "SELECT indexrelname AS name, idx_scan AS scans FROM pg_stat_user_indexes "
+        "UNION ALL SELECT relname, seq_scan FROM pg_stat_user_tables"
+    )
+    return {row["name"]: row["scans"] for row in found}
+
+
+async def test_frequent_questions_read_an_index_and_not_the_table(database_url: str) -> None:
+    async with open_database(database_url, max_connections=1) as database:
+        store = AlertTable(database)
+        labels = ["person", "car", "dog", "cat"]
+        made = [alert(f"c-{n % 20}", n, label=labels[n % 3]) for n in range(20_000)]
+        made = [kept(one) for one in made[:-50]] + made[-50:]
+        for first in range(0, len(made), 5000):
+            await store.record(made[first : first + 5000])
+        await database.fetch("ANALYZE")
+        last = made[-1].captured_at
+        cursor = (await store.page(EVERY, cursor=None, limit=500)).next_cursor
+
+        async def page(**wanted: object) -> object:
+            return await store.page(AlertFilter(**wanted), cursor=cursor, limit=50)  # type: ignore[arg-type]
+
+        questions: dict[str, list[Callable[[], Awaitable[object]]]] = {
+            "alerts_by_time": [page, partial(page, min_score=0.5, until=last)],
+            "alerts_of_camera": [
+                partial(page, camera_id="c-7", since=last - 5 * HOUR),
+                partial(page, camera_id="c-7", reviewed=False),
+                partial(store.expire, "c-7", before=BEGAN + 200 * SECOND, limit=5),
+                store.cameras,
+            ],
+            "alerts_of_label": [partial(page, label="cat"), partial(page, label="bear")],
+            "alerts_without_image": [partial(store.without_image, before=LATER, limit=10)],
+            "alerts_waiting_for_frame": [partial(store.waiting_for, [made[-1].frame_key])],
+        }
+        for index, asked in questions.items():
+            for ask in asked * 8:  # from the sixth on a plan may be for any parameters
+                before = await scans(database)
+                await ask()
+                after = await scans(database)
+                assert after[index] > before[index], (index, ask)
+                assert after["alerts"] == before["alerts"], (index, ask)
 
 
 async def test_a_database_that_runs_is_healthy(store: AlertStore) -> None:
