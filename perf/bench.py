@@ -1,42 +1,26 @@
-"""Measures Nereid on this machine: `just bench upscale | memory | prompt`.
+"""Measures Nereid on this machine: `just bench NAME`.
 
-Prints one JSON line a row, with all conditions, and a last line of ratios against the limits.
-Whatever is compared is measured in the same run, turn about, so that a machine that slows down
-slows both.
+Prints one JSON line a row, with all conditions, and ratios against the limits. Whatever is
+compared is measured in the same run, turn about, so that a machine that slows down slows both.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import json
-import os
-import secrets
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
-import pyvips
+# run by path, with nothing of the checkout on the path but this folder
+sys.path.insert(0, str(Path(__file__).parent))
 
-from functions._kit.messages import new_id, now
-from functions._kit.ports import Client
-from functions._kit.secrets import hash_secret
-from functions.tasks.contracts import Status, Task, TaskEvent, final_id
-from gateway.adapters.tables import ClientTable, TaskTable, open_database
-from gateway.runtime import required
-from gateway.settings import CHECKOUT, load
-from gateway.system import System, running_system
+from alerts import alerts, burst
+from photos import memory, prompt, upscale
+from recording import recording
 
-PHOTO = CHECKOUT / "tests" / "data" / "coffee.png"
-MODEL = "realesr-animevideov3-x2"
+BENCHMARKS = {
+    function.__name__: function for function in (upscale, memory, prompt, alerts, burst, recording)
+}
 
 
 def main() -> None:
@@ -44,329 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=sorted(BENCHMARKS))
     parser.add_argument("--runs", type=int, default=5, help="measurements of each row")
-    parser.add_argument("--at-once", type=int, default=8, help="tasks at once")
+    parser.add_argument("--at-once", type=int, default=8, help="upscale: tasks at once")
+    parser.add_argument("--frames", type=int, default=600, help="alerts: frames of one run")
     parser.add_argument("--peer-python", type=Path, help="Python with the extra `peers` installed")
     options = parser.parse_args()
     asyncio.run(BENCHMARKS[options.what](options))
 
 
-async def upscale(options: argparse.Namespace) -> None:
-    """A 1920 x 1080 photo by 2: the bare engine, the whole path, and Real-ESRGAN's own code."""
-    with tempfile.TemporaryDirectory(prefix="nereid-bench-") as folder:
-        photo = make_photo(Path(folder), 1920, 1080)
-        engine = Engine([sys.executable, __file__, "engine", str(photo)])
-        peer = None
-        if options.peer_python is not None:
-            script = Path(__file__).with_name("peer_realesrgan.py")
-            peer = Engine([str(options.peer_python), str(script), str(photo)])
-        async with system(Path(folder)) as (running, http):
-            path = await upload(http, photo)
-            await engine.run(), await process(http, path)  # warm up
-            alone: dict[str, list[float]] = {"engine": [], "path": [], "peer": []}
-            many: list[float] = []
-            for _ in range(options.runs):
-                alone["engine"].append(await engine.run())
-                alone["path"].append(await timed(process(http, path)))
-                together = [process(http, path) for _ in range(options.at_once)]
-                many.append(await timed(asyncio.gather(*together)))
-                if peer is not None:
-                    alone["peer"].append(await peer.run())
-            del running
-    same = {"photo": "1920x1080 JPEG", "scale": 2, "model": MODEL, "runs": options.runs}
-    row("upscale.engine", alone["engine"], at_once=1, engine=engine.facts, **same)
-    row("upscale.path", alone["path"], at_once=1, **same)
-    row("upscale.path", many, at_once=options.at_once, **same)
-    ratios = {
-        "path/engine": ratio(alone["path"], alone["engine"]),
-        f"path of {options.at_once} / engine": ratio(many, alone["engine"]) / options.at_once,
-    }
-    limits = {"path/engine": "<= 1.25", f"path of {options.at_once} / engine": "<= 1.10"}
-    if peer is not None:
-        row("upscale.peer", alone["peer"], at_once=1, engine=peer.facts, **same)
-        ratios["peer/path"] = ratio(alone["peer"], alone["path"])
-        ratios["peer/engine"] = ratio(alone["peer"], alone["engine"])
-        limits["peer/path"] = ">= 2.5"
-    say("upscale.ratios", ratios={k: round(v, 3) for k, v in ratios.items()}, limits=limits)
-
-
-async def memory(options: argparse.Namespace) -> None:
-    """Peak memory of the worker for a 6000 x 4000 photo, of the gateway for an upload of 1 GB."""
-    with tempfile.TemporaryDirectory(prefix="nereid-bench-") as folder:
-        photo = make_photo(Path(folder), 6000, 4000)
-        large = Path(folder) / "large.jpg"
-        large.write_bytes(photo.read_bytes())
-        with large.open("ab") as file:  # bytes after the end of the picture, as motion photos have
-            file.truncate(1 << 30)
-        async with system(Path(folder)) as (running, http):
-            await process(http, await upload(http, make_photo(Path(folder), 64, 64)))
-            before = resident_mb(running.gateway.pid)
-            forget_peak(running.gateway.pid)
-            seconds = await timed(upload(http, large))
-            say(
-                "memory.upload",
-                upload_bytes=large.stat().st_size,
-                seconds=round(seconds, 2),
-                gateway_before_mb=before,
-                gateway_peak_mb=peak_mb(running.gateway.pid),
-                growth_mb=round(peak_mb(running.gateway.pid) - before, 1),
-                limit="growth < 64 MB",
-            )
-            path = await upload(http, photo)
-            forget_peak(running.worker.pid)
-            seconds = await timed(process(http, path))
-            say(
-                "memory.upscale",
-                photo="6000x4000 JPEG",
-                scale=2,
-                seconds=round(seconds, 1),
-                worker_peak_mb=peak_mb(running.worker.pid),
-                limit="worker_peak_mb < 1500",
-            )
-    del options
-
-
-async def prompt(options: argparse.Namespace) -> None:
-    """How soon an idle worker starts a task; how fast a status is answered among 100,000 tasks."""
-    with tempfile.TemporaryDirectory(prefix="nereid-bench-") as folder:
-        async with system(Path(folder)) as (running, http):
-            path = await upload(http, make_photo(Path(folder), 32, 32))
-            waits: list[float] = []
-            for _ in range(10 * options.runs):
-                task = await process(http, path)
-                began, started = (
-                    datetime.fromisoformat(task[name]) for name in ("created_at", "started_at")
-                )
-                waits.append((started - began).total_seconds())
-            row("prompt.start", waits, limit="< 0.050 s", unit="s")
-            url = required(running.settings, "database_url")
-            async with open_database(url) as database:
-                ids = await fill(TaskTable(database), 100_000)
-                bare = [
-                    await timed(database.fetch("SELECT * FROM tasks WHERE task_id = %s", [i]))
-                    for i in ids[:1000]
-                ]
-            status = [
-                await timed(http.get(f"/api/v1/media/processingTasks/{i}")) for i in ids[:1000]
-            ]
-            row("prompt.bare_select", bare, unit="s", tasks=100_000)
-            row("prompt.status", status, unit="s", tasks=100_000, limit="median < 0.005 s")
-
-
-BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[None]]] = {
-    "upscale": upscale,
-    "memory": memory,
-    "prompt": prompt,
-}
-
-
-@contextlib.asynccontextmanager
-async def system(folder: Path) -> AsyncIterator[tuple[System, httpx.AsyncClient]]:
-    """A whole system of its own, and a client that is logged in."""
-    settings = load({}, data=folder / "data", port=0)
-    async with running_system(settings, lambda _, __: None) as running:
-        secret = secrets.token_urlsafe(16)
-        url = required(running.settings, "database_url")
-        async with open_database(url, max_connections=1) as database:
-            scopes = frozenset({"media:write", "media:read"})
-            await ClientTable(database).add(
-                Client(client_id="bench", secret_hash=hash_secret(secret), scopes=scopes)
-            )
-        async with httpx.AsyncClient(base_url=running.url, timeout=3600) as http:
-            credentials = {"client_id": "bench", "client_secret": secret}
-            answer = await http.post(
-                "/api/v1/auth/token", json=credentials | {"grant_type": "client_credentials"}
-            )
-            http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-            yield running, http
-
-
-async def upload(http: httpx.AsyncClient, photo: Path) -> str:
-    """Upload a file in chunks; return its path in the bucket."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        with photo.open("rb") as file:
-            while chunk := file.read(1 << 18):
-                yield chunk
-
-    answer = await http.post("/api/v1/media", content=chunks())
-    answer.raise_for_status()
-    return str(answer.json()["file_path"])
-
-
-async def process(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
-    """From the POST until the events say that it is completed; return the task."""
-    body = {"file_path": path, "workflow": "nas-photo-processing"}
-    answer = await http.post("/api/v1/media:process", json=body)
-    answer.raise_for_status()
-    url = answer.json()["status_url"]
-    last = ""
-    async with http.stream("GET", f"{url}/events") as events:
-        async for line in events.aiter_lines():
-            if line.startswith("event: "):
-                last = line.removeprefix("event: ")
-    if last != Status.COMPLETED:
-        raise RuntimeError(f"{url} ended as {last}")
-    return dict((await http.get(url)).json())
-
-
-async def fill(table: TaskTable, count: int) -> list[str]:
-    """Write `count` finished tasks; return their ids, shuffled."""
-    ids: list[str] = []
-    fixed = {"client_id": "bench", "workflow": "nas-photo-processing"}
-    for _ in range(count // 1000):
-        events = []
-        for _ in range(1000):
-            task = Task(task_id=new_id(), priority=5, created_at=now(), **fixed)
-            ids.append(task.task_id)
-            events.append(
-                TaskEvent(
-                    event_id=final_id(task.task_id),
-                    task=task,
-                    status=Status.COMPLETED,
-                    at=now(),
-                    attempts=1,
-                    result={
-                        "file_path": f"results/{task.task_id}/x.jpg",
-                        "thumbnails": [{"file_path": "a.jpg"}, {"file_path": "b.jpg"}],
-                    },
-                )
-            )
-        await table.record(events)
-    secrets.SystemRandom().shuffle(ids)
-    return ids
-
-
-class Engine:
-    """A process that enlarges the photo once for each line it is sent, and says the seconds."""
-
-    def __init__(self, command: list[str]) -> None:
-        environment = os.environ | {"PYTHONSAFEPATH": "1"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.facts: dict[str, Any] = json.loads(self._read())
-
-    async def run(self) -> float:
-        """Seconds of one run."""
-        return float(await asyncio.to_thread(self._ask))
-
-    def _ask(self) -> str:
-        if self._process.stdin is not None:
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> str:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise RuntimeError(f"{self._process.args} ended")
-        return line
-
-
-def engine(photo: Path) -> None:
-    """The bare engine: OpenVINO on the whole photo, decoded before and not encoded after."""
-    import openvino  # noqa: PLC0415 - the benchmark itself runs without it
-
-    core = openvino.Core()
-    fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    model = core.read_model(CHECKOUT / "model_repository" / MODEL / "1" / "model.onnx")
-    image = pyvips.Image.new_from_file(str(photo)).numpy()[None]
-    model.reshape(image.shape)
-    precision = "bf16" if fast else "f32"
-    compiled = core.compile_model(
-        model, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    )
-    request = compiled.create_infer_request()
-    facts = {"engine": "OpenVINO", "version": openvino.__version__, "precision": precision}
-    print(json.dumps(facts), flush=True)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        request.infer([image])
-        print(time.perf_counter() - began, flush=True)
-
-
-def make_photo(folder: Path, width: int, height: int) -> Path:
-    """A JPEG of this size, from a real photo."""
-    path = folder / f"{width}x{height}.jpg"
-    pyvips.Image.new_from_file(str(PHOTO)).thumbnail_image(
-        width, height=height, crop="centre"
-    ).jpegsave(str(path), Q=92)
-    return path
-
-
-async def timed(work: Awaitable[Any]) -> float:
-    """Seconds that `work` takes."""
-    began = time.perf_counter()
-    await work
-    return time.perf_counter() - began
-
-
-def row(name: str, seconds: list[float], **conditions: Any) -> None:
-    """One row: median and spread of what was measured."""
-    ordered = sorted(seconds)
-    say(
-        name,
-        median_s=round(statistics.median(ordered), 4),
-        least_s=round(ordered[0], 4),
-        p95_s=round(ordered[int(0.95 * (len(ordered) - 1))], 4),
-        most_s=round(ordered[-1], 4),
-        **conditions,
-    )
-
-
-def ratio(one: list[float], other: list[float]) -> float:
-    """Median of the ratios of measurements made turn about."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
-
-
-def say(name: str, **facts: Any) -> None:
-    """Print a JSON line with the conditions that hold for all rows."""
-    print(json.dumps({"row": name} | facts | CONDITIONS), flush=True)
-
-
-def conditions() -> dict[str, Any]:
-    """What every row was measured on."""
-    cpu = next(
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    commit = subprocess.run(
-        ["git", "-C", str(CHECKOUT), "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return {
-        "device": f"{cpu}, {os.cpu_count()} cores",
-        "commit": commit.stdout.strip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["just bench", *sys.argv[1:]]),
-    }
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory now."""
-    return _status_mb(pid, "VmRSS")
-
-
-def peak_mb(pid: int) -> float:
-    """Highest resident memory since `forget_peak`."""
-    return _status_mb(pid, "VmHWM")
-
-
-def forget_peak(pid: int) -> None:
-    """Let the peak begin again (proc(5), clear_refs)."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-def _status_mb(pid: int, name: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kilobytes = next(line.split()[1] for line in lines if line.startswith(name))
-    return round(int(kilobytes) / 1024, 1)
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["engine"]:
-        engine(Path(sys.argv[2]))
-    else:
-        CONDITIONS = conditions()
-        main()
+    main()

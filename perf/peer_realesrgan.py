@@ -21,11 +21,11 @@ shim = types.ModuleType("torchvision.transforms.functional_tensor")
 shim.rgb_to_grayscale = transforms.rgb_to_grayscale  # type: ignore[attr-defined]
 sys.modules["torchvision.transforms.functional_tensor"] = shim
 
-import cv2  # noqa: E402
-import onnx  # noqa: E402
-import realesrgan  # noqa: E402
-from onnx import numpy_helper  # noqa: E402
-from realesrgan.archs.srvgg_arch import SRVGGNetCompact  # noqa: E402
+import cv2
+import onnx
+import realesrgan
+from onnx import numpy_helper
+from realesrgan.archs.srvgg_arch import SRVGGNetCompact
 
 ONNX = Path(__file__).parents[1] / "model_repository/realesr-animevideov3-x4/1/model.onnx"
 

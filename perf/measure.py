@@ -1,0 +1,171 @@
+"""What benchmarks share: a system of their own, engines beside it, rows of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from functions._kit.ports import Client
+from functions._kit.secrets import hash_secret
+from gateway.adapters.tables import ClientTable, open_database
+from gateway.runtime import required
+from gateway.settings import CHECKOUT, load
+from gateway.system import System, running_system
+
+PARTS = {
+    "worker": "nereid work",
+    "gateway": "nereid serve",
+    "nats": "nats-server",
+    "s3": "rclone",
+    "postgres": "postgres",
+    "triton": "triton",
+}
+"""How the command line of each part is known."""
+SCOPES = frozenset({"media:write", "media:read", "frames:write", "alerts:read"})
+
+
+@contextlib.asynccontextmanager
+async def system(folder: Path) -> AsyncIterator[tuple[System, httpx.AsyncClient]]:
+    """A whole system of its own, and a client that is logged in."""
+    settings = load({}, data=folder / "data", port=0)
+    async with running_system(settings, lambda _, __: None) as running:
+        secret = secrets.token_urlsafe(16)
+        url = required(running.settings, "database_url")
+        async with open_database(url, max_connections=1) as database:
+            await ClientTable(database).add(
+                Client(client_id="bench", secret_hash=hash_secret(secret), scopes=SCOPES)
+            )
+        async with httpx.AsyncClient(base_url=running.url, timeout=3600) as http:
+            credentials = {"client_id": "bench", "client_secret": secret}
+            answer = await http.post(
+                "/api/v1/auth/token", json=credentials | {"grant_type": "client_credentials"}
+            )
+            http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+            yield running, http
+
+
+class Engine:
+    """A process that does its work once for each line it is sent, and says the seconds."""
+
+    def __init__(self, command: list[str]) -> None:
+        environment = os.environ | {"PYTHONSAFEPATH": "1"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.facts: dict[str, Any] = json.loads(self._read())
+
+    async def run(self) -> float:
+        """Seconds of one run."""
+        return float(await asyncio.to_thread(self._ask))
+
+    def _ask(self) -> str:
+        if self._process.stdin is not None:
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> str:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended")
+        return line
+
+
+async def timed(work: Awaitable[Any]) -> float:
+    """Seconds that `work` takes."""
+    began = time.perf_counter()
+    await work
+    return time.perf_counter() - began
+
+
+def row(name: str, seconds: list[float], **conditions: Any) -> None:
+    """One row: median and spread of what was measured."""
+    ordered = sorted(seconds)
+    say(
+        name,
+        median_s=round(statistics.median(ordered), 4),
+        least_s=round(ordered[0], 4),
+        p95_s=round(ordered[int(0.95 * (len(ordered) - 1))], 4),
+        most_s=round(ordered[-1], 4),
+        **conditions,
+    )
+
+
+def ratio(one: list[float], other: list[float]) -> float:
+    """Median of the ratios of measurements made turn about."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def say(name: str, **facts: Any) -> None:
+    """Print a JSON line with the conditions that hold for all rows."""
+    print(json.dumps({"row": name} | facts | conditions()), flush=True)
+
+
+@cache
+def conditions() -> dict[str, Any]:
+    """What every row was measured on."""
+    cpu = next(
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    commit = subprocess.run(
+        ["git", "-C", str(CHECKOUT), "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return {
+        "device": f"{cpu}, {os.cpu_count()} cores",
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["just bench", *sys.argv[1:]]),
+    }
+
+
+def cpu_seconds() -> dict[str, float]:
+    """CPU time that each part of the system has used so far, its children included."""
+    used: dict[str, float] = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            part = next((part for part, words in PARTS.items() if words in line), None)
+            if part is not None:
+                times = process.cpu_times()
+                used[part] = used.get(part, 0.0) + times.user + times.system
+    own = psutil.Process().cpu_times()
+    return used | {"benchmark": own.user + own.system}
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory now."""
+    return _status_mb(pid, "VmRSS")
+
+
+def peak_mb(pid: int) -> float:
+    """Highest resident memory since `forget_peak`."""
+    return _status_mb(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak begin again (proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _status_mb(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith(name))
+    return round(int(kilobytes) / 1024, 1)
