@@ -16,6 +16,7 @@ from functions._kit.ports import Letter
 from gateway.adapters.jetstream import PUBLISH_TIMEOUT_S, JetStream, check_connected, translated
 
 STREAM = "DEAD"
+LAST_SEQUENCE = (1 << 64) - 1
 NOT_FOUND = {10037, 10043, 10057}
 """JetStream's error codes for a message that is not there."""
 
@@ -43,6 +44,8 @@ class JetStreamDeadLetters:
         with translated():
             state = (await self._js.stream_info(STREAM)).state
             end = state.last_seq + 1 if before is None else min(before, state.last_seq + 1)
+            if end <= state.first_seq:
+                return []
             beyond = (await self._read(subject, end, 1)).count
             start = await self._start(subject, state.first_seq, end, beyond, limit)
             letters: list[Letter] = []
@@ -57,7 +60,7 @@ class JetStreamDeadLetters:
     async def get(self, number: int) -> Letter | None:
         """See `DeadLetters.get`."""
         check_connected(self._client)
-        if number < 1:
+        if not 0 < number <= LAST_SEQUENCE:
             return None
         with translated():
             try:
@@ -77,6 +80,8 @@ class JetStreamDeadLetters:
     async def remove(self, number: int) -> bool:
         """See `DeadLetters.remove`."""
         check_connected(self._client)
+        if not 0 < number <= LAST_SEQUENCE:
+            return False
         with translated():
             try:
                 return await self._js.delete_msg(STREAM, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +15,7 @@ import pytest_asyncio
 
 from functions._kit.errors import QueueFull, Unavailable
 from functions._kit.fakes import FakeStream
-from functions._kit.messages import Message, new_id
+from functions._kit.messages import Message, new_id, now
 from functions._kit.ports import Record, Stream
 from gateway.adapters import jetstream
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
@@ -64,7 +65,7 @@ def text(record: Record | None) -> str:
     return msgspec.json.decode(record.data, type=Note).text
 
 
-async def take(stream: Stream, subject: str, count: int, *, after: int = 0) -> list[Record]:
+async def take(stream: Stream, subject: str, count: int, *, after: int | None = 0) -> list[Record]:
     """The first `count` records that `follow` gives."""
     records = cast("AsyncGenerator[Record, None]", stream.follow(subject, after=after))
     async with asyncio.timeout(WAIT_S), aclosing(records):
@@ -77,12 +78,47 @@ async def test_what_was_published_is_the_last_of_its_subject(stream: Stream, sub
     assert not first.duplicate
     assert second.sequence > first.sequence
     last = await stream.last(subject)
-    assert last == Record(second.sequence, subject, b'{"text":"two"}')
+    assert last is not None
+    assert (last.sequence, last.subject) == (second.sequence, subject)
+    assert last.data == b'{"text":"two"}'
 
 
 async def test_nothing_was_ever_last_on_a_quiet_subject(stream: Stream, subject: str) -> None:
     await stream.publish(subject, Note(text="another's"))
     assert await stream.last(f"events.test.{new_id()}") is None
+
+
+async def test_the_oldest_message_and_when_it_was_stored(stream: Stream, subject: str) -> None:
+    before = now() - timedelta(seconds=1)
+    assert await stream.oldest(f"{subject}.>") is None
+    first = await stream.publish(f"{subject}.b", Note(text="one"))
+    await stream.publish(f"{subject}.a", Note(text="two"))
+    for pattern in (f"{subject}.>", f"{subject}.*", f"{subject}.b"):
+        oldest = await stream.oldest(pattern)
+        assert oldest is not None
+        assert (oldest.sequence, oldest.subject) == (first.sequence, f"{subject}.b")
+        assert text(oldest) == "one"
+        assert oldest.stored_at is not None
+        assert before < oldest.stored_at < now() + timedelta(seconds=1)
+
+
+async def test_messages_are_counted_by_subject(stream: Stream, subject: str) -> None:
+    assert await stream.count(subject) == 0
+    for word in ("a", "a", "b"):
+        await stream.publish(f"{subject}.{word}", Note(text=word))
+    await stream.publish(f"{subject}.a.deeper", Note(text="deeper"))
+    await stream.publish(f"{subject}.a", Note(text="again"), message_id=subject)
+    await stream.publish(f"{subject}.a", Note(text="again"), message_id=subject)
+    counted = {f"{subject}.a": 3, f"{subject}.b": 1, f"{subject}.*": 4, f"{subject}.>": 5}
+    assert {name: await stream.count(name) for name in counted} == counted
+
+
+@pytest.mark.parametrize("name", ["jobs", "frames", "events", "dead"])
+async def test_every_stream_takes_its_messages(stream: Stream, name: str) -> None:
+    subject = f"{name}.test-{new_id()}"
+    await stream.publish(subject, Note(text=name))
+    assert text(await stream.last(subject)) == name
+    assert await stream.count(subject) == 1
 
 
 async def test_a_repeated_message_id_stores_nothing(stream: Stream, subject: str) -> None:
@@ -147,6 +183,30 @@ async def test_following_after_the_newest_waits_for_the_next(stream: Stream, sub
     assert not done, "something came that was not new"
     await stream.publish(subject, Note(text="new"))
     assert [text(record) for record in await following] == ["new"]
+
+
+async def test_following_from_now_on_gives_nothing_of_the_past(
+    stream: Stream, subject: str
+) -> None:
+    for number in range(3):
+        await stream.publish(subject, Note(text=str(number)))
+    records = cast("AsyncGenerator[Record, None]", stream.follow(subject, after=None))
+    async with asyncio.timeout(WAIT_S), aclosing(records):
+        first = asyncio.create_task(anext(records))
+        done, _ = await asyncio.wait({first}, timeout=0.3)
+        assert not done, "something came that was not new"
+        for number in range(3, 6):
+            await stream.publish(subject, Note(text=str(number)))
+        found = [await first] + [await anext(records) for _ in range(2)]
+    assert [text(record) for record in found] == list("345")
+
+
+async def test_following_from_now_on_where_nothing_ever_was(stream: Stream, subject: str) -> None:
+    following = asyncio.create_task(take(stream, subject, 1, after=None))
+    done, _ = await asyncio.wait({following}, timeout=0.3)
+    assert not done
+    await stream.publish(subject, Note(text="first"))
+    assert [text(record) for record in await following] == ["first"]
 
 
 async def test_followers_hear_their_own_subject_alone(stream: Stream, subject: str) -> None:
@@ -228,6 +288,9 @@ async def _is_unavailable(stream: Stream) -> None:
     for call in (
         stream.publish("events.test", Note(text="lost")),
         stream.last("events.test"),
+        stream.oldest("events.test"),
+        stream.count("events.test"),
+        take(stream, "events.test", 1, after=None),
         take(stream, "events.test", 1),
     ):
         with pytest.raises(Unavailable) as caught:
@@ -262,4 +325,39 @@ async def test_followers_hear_all_once_when_the_server_starts_again(
             await stream.publish("events.test", Note(text=word))
             assert text(await anext(records)) == word
         assert [text(record) for record in await waiting] == ["after", "later"]
+    await client.close()
+
+
+async def test_followers_from_now_on_miss_nothing_and_hear_no_past_when_the_server_starts_again(
+    own_nats: RunningNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the server went before anything new came, or after."""
+    monkeypatch.setattr(jetstream, "FOLLOW_HEARTBEAT_S", 0.2)
+    client = await connect(own_nats.url, name="tests")
+    await ensure_streams(client, StreamLimits())
+    stream = JetStream(client)
+    for number in range(50):
+        await stream.publish("events.test", Note(text=f"past {number}"))
+    received = client.stats["in_msgs"]
+    waiting = asyncio.create_task(take(stream, "events.test", 3, after=None))
+    records = cast("AsyncGenerator[Record, None]", stream.follow("events.test", after=None))
+    hearing = asyncio.create_task(anext(records))
+    async with asyncio.timeout(WAIT_S), aclosing(records):
+        while len(client._subs) < 3:  # the followers' two, and the inbox of requests
+            await asyncio.sleep(0.01)
+        for _ in range(2):
+            await own_nats.process.stop()
+            while client.is_connected:
+                await asyncio.sleep(0.01)
+            await own_nats.process.restart()
+            # another client is back first
+            other = await connect(own_nats.url, name="other")
+            await JetStream(other).publish("events.test", Note(text="new"))
+            await other.close()
+            assert text(await hearing) == "new"
+            hearing = asyncio.create_task(anext(records))
+        await stream.publish("events.test", Note(text="last"))
+        assert text(await hearing) == "last"
+        assert [text(record) for record in await waiting] == ["new", "new", "last"]
+    assert client.stats["in_msgs"] - received < 50, "the past was sent again"
     await client.close()
