@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from functions._kit.errors import Unprocessable
+from functions._kit.fakes.inference import FakeInference
 from functions._kit.ports import ServedModel, TensorSpec
+from gateway.adapters.inference import TritonInference
 from gateway.cli.main import main
 from gateway.model_contracts import check_contract, check_detector, check_rows, label_names
 
@@ -100,6 +102,15 @@ def test_rows_that_break_the_contract_are_refused(
 ) -> None:
     with pytest.raises(Unprocessable, match=reason):
         check_rows(GOOD, answer(*rows))
+
+
+@pytest.mark.parametrize("suffix", ["", "-16bit"])
+async def test_the_fake_says_the_same_tensors_as_triton(triton_url: str, suffix: str) -> None:
+    name = f"realesr-animevideov3-x2{suffix}"
+    fake = await FakeInference().model(name)
+    async with TritonInference(triton_url) as inference:
+        real = await inference.model(name)
+    assert (real.inputs, real.outputs) == (fake.inputs, fake.outputs)
 
 
 def test_the_command_checks_a_served_model(
