@@ -10,10 +10,12 @@ from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
 import pytest_asyncio
 import pyvips
 from litestar import Litestar
+from numpy.typing import NDArray
 
 from functions._kit.fakes import (
     FakeAlertStore,
@@ -27,7 +29,8 @@ from functions._kit.fakes import (
     FakeTaskStore,
 )
 from functions._kit.messages import new_id, now
-from functions._kit.ports import Client, Limits, Probes
+from functions._kit.ports import Client, Limits, Probes, ServedModel, TensorSpec
+from functions.alerts.contracts import DETECTOR
 from functions.tasks.contracts import Status, Task, TaskEvent, event_subject, final_id
 from gateway.asgi import create_app
 from gateway.auth import Authenticator, Tokens
@@ -43,18 +46,63 @@ LIMITS: dict[str, Any] = {
 }
 
 
+class SeeingInference(FakeInference):
+    """Serves a detector, too: in every picture it sees what `sees` says.
+
+    Rows of (x, y, width, height, score, class) in pixels of its input, 320 x 240.
+    """
+
+    labels = ("person", "car", "dog", "cup")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.detectors = {DETECTOR: self.detector(DETECTOR)}
+        self.sees: list[tuple[float, ...]] = []
+        self.looked_at: list[NDArray[Any]] = []
+
+    def detector(self, name: str, labels: tuple[str, ...] = labels) -> ServedModel:
+        """A model that keeps the contract of `detect`."""
+        return ServedModel(
+            name,
+            "3",
+            {"labels": ",".join(labels)},
+            {"image": TensorSpec("UINT8", (240, 320, 3))},
+            {"detections": TensorSpec("FP32", (100, 6))},
+        )
+
+    async def model(self, name: str) -> ServedModel:
+        self._check_health()
+        return self.detectors[name] if name in self.detectors else await super().model(name)
+
+    async def infer(
+        self, model: ServedModel, inputs: dict[str, NDArray[Any]], *, priority: int = 2
+    ) -> dict[str, NDArray[Any]]:
+        if model.name not in self.detectors:
+            return await super().infer(model, inputs, priority=priority)
+        self._check_health()
+        assert inputs["image"].shape == (1, 240, 320, 3)
+        assert inputs["image"].dtype == np.uint8
+        self.requests += 1
+        self.looked_at.append(inputs["image"][0])
+        rows = np.zeros((1, 100, 6), np.float32)
+        for number, row in enumerate(self.sees):
+            rows[0, number] = row
+        return {"detections": rows}
+
+
 class World:
     """An app of every function over fakes, and clients that may call it."""
 
     def __init__(self, scratch: Path, stack: AsyncExitStack, **limits: Any) -> None:
         self.stream = FakeStream()
         self.objects = FakeObjects()
-        self.inference = FakeInference()
+        self.inference = SeeingInference()
         self.store = FakeTaskStore()
-        self.alerts = FakeAlertStore()
+        self.alert_store = FakeAlertStore()
         self.values = FakeKeyValue()
-        self.dead_letters = FakeDeadLetters(self.stream)
         self.tally = FakeTally()
+        self.dead_letters = FakeDeadLetters(self.stream)
+        self.sickness: dict[str, str] = {}
         self.clients = FakeClientStore()
         self.limits = Limits(**{**LIMITS, **limits})
         self.tokens = Tokens(SECRET, 3600)
@@ -71,13 +119,13 @@ class World:
             "objects": self.objects,
             "inference": self.inference,
             "store": self.store,
-            "alert_store": self.alerts,
+            "alert_store": self.alert_store,
             "values": self.values,
             "dead_letters": self.dead_letters,
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,
-            "probes": Probes(checks),
+            "probes": Probes(checks, lambda: self.sickness),
             "scratch": self.scratch,
         }
         authenticator = Authenticator(self.clients, self.tokens, SECRET)
