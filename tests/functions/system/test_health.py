@@ -24,7 +24,8 @@ async def test_a_process_that_answers_is_alive_whatever_is_sick(
 
 async def test_ready_when_every_part_answers(nobody: httpx.AsyncClient) -> None:
     answer = await nobody.get("/health/ready")
-    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "parts": ALL_OK})
+    body = {"status": "ready", "parts": ALL_OK, "reasons": {}}
+    assert (answer.status_code, answer.json()) == (200, body)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,32 @@ async def test_not_ready_names_the_part_that_is_away(
     answer = await nobody.get("/health/ready")
     assert answer.status_code == 503
     parts = ALL_OK | {part: "unreachable"}
-    assert answer.json() == {"status": "not ready", "parts": parts}
+    assert answer.json() == {"status": "not ready", "parts": parts, "reasons": {}}
+
+
+async def test_a_part_that_answers_and_fails_its_workers_is_failing_and_says_why(
+    world: World, nobody: httpx.AsyncClient
+) -> None:
+    world.sickness["triton"] = "CUDA out of memory"
+    answer = await nobody.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json() == {
+        "status": "not ready",
+        "parts": ALL_OK | {"triton": "failing"},
+        "reasons": {"triton": "CUDA out of memory"},
+    }
+    world.sickness.clear()
+    assert (await nobody.get("/health/ready")).json()["status"] == "ready"
+
+
+async def test_a_part_that_is_away_is_unreachable_whatever_workers_say(
+    world: World, nobody: httpx.AsyncClient
+) -> None:
+    world.sickness["triton"] = "does not answer"
+    world.inference.sick = True
+    body = (await nobody.get("/health/ready")).json()
+    assert body["parts"] == ALL_OK | {"triton": "unreachable"}
+    assert body["reasons"] == {"triton": "does not answer"}
 
 
 async def test_a_part_that_hangs_is_unreachable_in_time(
