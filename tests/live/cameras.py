@@ -22,7 +22,7 @@ from tests.live.conftest import Event, Nereid, client_of, encoded
 
 DATA = Path(__file__).parents[1] / "data"
 CUP = DATA / "coffee.png"
-CAT = DATA / "pictures" / "chelsea.png"
+PHOTOS = DATA / "detection"
 BUCKET = "nereid"
 RECORDED_S = 10.0
 """The recorder is at most half a second behind; the rest is for a busy machine."""
@@ -93,13 +93,18 @@ async def nats_of(nereid: Nereid) -> AsyncIterator[Client]:
         await connection.close()
 
 
-async def messages(connection: Client, subject: str) -> list[Any]:
-    """Everything that the queue holds on `subject` now, read by a consumer of our own."""
+async def held(connection: Client, subject: str) -> int:
+    """How many messages the queue holds on `subject`, those in hand included."""
     js = connection.jetstream()
     stream = await js.find_stream_name_by_subject(subject)
     info = await js.stream_info(stream, subjects_filter=subject)
-    wanted = sum((info.state.subjects or {}).values())
-    subscription = await js.subscribe(subject, ordered_consumer=True)
+    return sum((info.state.subjects or {}).values())
+
+
+async def events(connection: Client, subject: str) -> list[Any]:
+    """Everything that the stream EVENTS holds on `subject` now, read by a consumer of our own."""
+    wanted = await held(connection, subject)
+    subscription = await connection.jetstream().subscribe(subject, ordered_consumer=True)
     found = [json.loads((await subscription.next_msg(timeout=10)).data) for _ in range(wanted)]
     await subscription.unsubscribe()
     return found
@@ -112,7 +117,7 @@ async def position(connection: Client) -> str:
 
 async def facts(connection: Client, camera_id: str) -> list[Any]:
     """The facts that a camera's alerts were, without those that tell of their pictures."""
-    return await messages(connection, f"events.alert.{camera_id}")
+    return await events(connection, f"events.alert.{camera_id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,13 @@ class Camera:
                 if len(found) == count and all(alert["image_url"] for alert in found):
                     return found
                 await asyncio.sleep(0.05)
+
+    async def any_recorded(self, within_s: float = RECORDED_S) -> list[dict[str, Any]]:
+        """The camera's alerts once there are some: those of one frame come together."""
+        async with asyncio.timeout(within_s):
+            while not (found := await self.alerts()):
+                await asyncio.sleep(0.05)
+        return await self.recorded(len(found))
 
     async def counts(self) -> dict[str, int]:
         """What has happened to the camera's frames, over all hours."""

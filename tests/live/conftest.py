@@ -287,7 +287,13 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nereid]:
     )
     try:
         nereid.start()
-        nereid.add_clients(me="", other="", reader="media:read", auditor="system:read")
+        nereid.add_clients(
+            me="",
+            other="",
+            reader="media:read",
+            auditor="system:read",
+            operator="system:read,system:write",
+        )
         yield nereid
         nereid.stop()
     finally:
