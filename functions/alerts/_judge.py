@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -30,16 +30,24 @@ class Finding:
 
 
 class Last(Message, frozen=True, kw_only=True):
-    """The last alert of a camera, label and zone: whose cooldown runs."""
+    """An alert whose cooldown may still forbid others."""
 
     at: Moment
     alert_id: str
 
 
-def wanted(
-    found: Iterable[Detection], rules: Rules, ignored: Callable[[str], None]
-) -> list[Finding]:
-    """The findings, best first; `ignored` hears the label of each detection that makes none.
+class Recent(Message, frozen=True, kw_only=True):
+    """The last alerts of a camera, label and zone, by time of capture."""
+
+    alerts: tuple[Last, ...]
+
+
+REMEMBERED = 32
+"""Alerts of a kind: a frame that comes late, or again, is held against those around its time."""
+
+
+def wanted(found: Iterable[Detection], rules: Rules, counts: Counter[str]) -> list[Finding]:
+    """The findings, best first; a detection that makes none counts as `ignored.<label>`.
 
     An object within several zones makes a finding in each.
     """
@@ -51,7 +59,7 @@ def wanted(
         if detection.label in labels and detection.score >= rules.min_score:
             zones = list(_zones(detection, rules))
         if not zones:
-            ignored(detection.label)
+            counts[f"ignored.{detection.label}"] += 1
         for zone in zones:
             findings.append(Finding(detection, zone, numbers[detection.label, zone]))
             numbers[detection.label, zone] += 1
@@ -68,6 +76,10 @@ def _zones(detection: Detection, rules: Rules) -> Iterator[str | None]:
             yield zone.name
 
 
+ROUNDING = 1e-9
+"""The lower edge is a sum of two numbers of four digits, and may miss its mark by 1e-16."""
+
+
 def contains(polygon: Sequence[tuple[float, float]], x: float, y: float) -> bool:
     """Whether the point is inside, or on the edge of, the polygon.
 
@@ -78,8 +90,11 @@ def contains(polygon: Sequence[tuple[float, float]], x: float, y: float) -> bool
     ax, ay = polygon[-1]
     for bx, by in polygon:
         cross = (bx - ax) * (y - ay) - (by - ay) * (x - ax)
-        between = min(ax, bx) <= x <= max(ax, bx) and min(ay, by) <= y <= max(ay, by)
-        if abs(cross) < 1e-9 and between:
+        between = (
+            min(ax, bx) - ROUNDING <= x <= max(ax, bx) + ROUNDING
+            and min(ay, by) - ROUNDING <= y <= max(ay, by) + ROUNDING
+        )
+        if abs(cross) < ROUNDING and between:
             return True
         if (ay > y) != (by > y) and x < (bx - ax) * (y - ay) / (by - ay) + ax:
             inside = not inside
@@ -93,25 +108,31 @@ async def take_cooldown(
     """Whether the alert may be: none of its kind within `seconds` of `at`, before or after.
 
     What all workers see decides, so that two never make an alert of the same object, and a
-    worker that looks at a frame again after a crash comes to the same alert.
+    worker that looks at a frame again after a crash comes to the same alert, or to none again.
     """
     seen = values.seen(COOLDOWNS).get(key)
-    if seen is not None and _cools(_decode(seen), at, seconds, alert_id):
+    if seen is not None and _verdict(_decode(seen).alerts, at, seconds, alert_id) is False:
         return False
     while True:
         entry = await values.get(COOLDOWNS, key)
-        last = None if entry is None else _decode(entry.value)
-        if last is not None and _cools(last, at, seconds, alert_id):
-            return False
-        if last is not None and last.at >= at:
-            return True  # a late frame: the newer alert's cooldown goes on
-        mine = msgspec.json.encode(Last(at=at, alert_id=alert_id))
-        if await values.swap(COOLDOWNS, key, mine, revision=entry.revision if entry else 0):
+        alerts = () if entry is None else _decode(entry.value).alerts
+        verdict = _verdict(alerts, at, seconds, alert_id)
+        if verdict is not None:
+            return verdict
+        mine = [*alerts, Last(at=at, alert_id=alert_id)]
+        mine.sort(key=lambda last: last.at)
+        value = msgspec.json.encode(Recent(alerts=tuple(mine[-REMEMBERED:])))
+        if await values.swap(COOLDOWNS, key, value, revision=entry.revision if entry else 0):
             return True
 
 
-def _cools(last: Last, at: datetime, seconds: float, alert_id: str) -> bool:
-    return last.alert_id != alert_id and abs((at - last.at).total_seconds()) < seconds
+def _verdict(alerts: Sequence[Last], at: datetime, seconds: float, alert_id: str) -> bool | None:
+    """True for an alert that was made before, False for one that is forbidden, None for others."""
+    if any(last.alert_id == alert_id for last in alerts):
+        return True
+    if any(abs((at - last.at).total_seconds()) < seconds for last in alerts):
+        return False
+    return None
 
 
-_decode = msgspec.json.Decoder(Last).decode
+_decode = msgspec.json.Decoder(Recent).decode

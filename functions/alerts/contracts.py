@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -32,6 +32,9 @@ PEOPLE_VEHICLES_ANIMALS = (
     "bird", "cat", "dog", "horse", "sheep", "cow", "bear",
 )  # fmt: skip
 """What a camera without rules reports."""
+
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Of the moments at which a frame may have been captured."""
 
 _CAMERA = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -20,8 +21,10 @@ from functions.alerts._detector import Detection, Detector, detections, detector
 from functions.alerts._judge import Finding, take_cooldown, wanted
 from functions.alerts.contracts import (
     DISCARD_SUBJECT,
+    EARLIEST,
     FRAME_PREFIX,
     KEEP_SUBJECT,
+    LATEST,
     PRIVATE_PREFIXES,
     Alert,
     DiscardJob,
@@ -37,7 +40,6 @@ from functions.alerts.contracts import (
 
 NO_PICTURE = ("text/", "application/json", "application/pdf", "audio/", "video/")
 """Declared types that contradict a picture; a store that does not know says something else."""
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @consume(
@@ -65,23 +67,25 @@ async def detect(
     rules = rules_of(values, camera_id)
     with tally.in_hand(camera_id):
         if rules.backlog == "latest" and await _is_stale(camera_id, rules, stream, tally):
-            tally.add(camera_id, "shed")
-            await _discard(frame, stream)
+            if not await _discard(frame, stream):
+                tally.add(camera_id, "shed")
             return
         try:
             data, info = await objects.read(frame.key, limit_bytes=limits.max_frame_bytes)
         except NotFound:
-            if frame.key.startswith(FRAME_PREFIX) and envelope.attempt > 1:
-                return  # done and removed before; only the acknowledgement was lost
+            if await _is_done(frame, envelope, stream):
+                return
             raise
         check_type(info)
         by = await detector(inference, values)
         found = await look(data, by, inference, limits)
-        findings = wanted(found, rules, lambda label: tally.add(camera_id, f"ignored.{label}"))
-        tally.add(camera_id, "frames")
+        counts = Counter(frames=1)
+        findings = wanted(found, rules, counts)
         made = [_alert(finding, frame, camera_id, captured_at, by) for finding in findings]
-        alerts = await _cooled(made, rules, values, tally)
+        alerts = await _cooled(made, rules, values, counts)
         await _tell(alerts, frame, stream)
+    for name, count in counts.items():  # at the end: what had to wait for a backend runs again
+        tally.add(camera_id, name, count)
 
 
 async def look(
@@ -159,16 +163,14 @@ def _alert(
 
 
 async def _cooled(
-    made: list[Alert], rules: Rules, values: KeyValue, tally: Tally
+    made: list[Alert], rules: Rules, values: KeyValue, counts: Counter[str]
 ) -> tuple[Alert, ...]:
-    """Those of the frame's alerts, best first, that no cooldown forbids."""
+    """Those of the frame's alerts, best first, that no cooldown forbids; others are counted."""
     if rules.cooldown_seconds == 0:
         return tuple(made)
     first: dict[str, Alert] = {}
     for alert in made:
-        key = cooldown_key(alert)
-        if first.setdefault(key, alert) is not alert:
-            tally.add(alert.camera_id, f"cooled.{alert.label}")
+        first.setdefault(cooldown_key(alert), alert)
     taken = await asyncio.gather(
         *(
             take_cooldown(
@@ -181,10 +183,10 @@ async def _cooled(
             for key, alert in first.items()
         )
     )
-    for alert, is_taken in zip(first.values(), taken, strict=True):
-        if not is_taken:
-            tally.add(alert.camera_id, f"cooled.{alert.label}")
-    return tuple(a for a, is_taken in zip(first.values(), taken, strict=True) if is_taken)
+    alerts = [alert for alert, is_taken in zip(first.values(), taken, strict=True) if is_taken]
+    cooled = Counter(a.label for a in made) - Counter(a.label for a in alerts)
+    counts.update({f"cooled.{label}": count for label, count in cooled.items()})
+    return tuple(alerts)
 
 
 async def _tell(alerts: tuple[Alert, ...], frame: Frame, stream: Stream) -> None:
@@ -192,17 +194,37 @@ async def _tell(alerts: tuple[Alert, ...], frame: Frame, stream: Stream) -> None
     if not alerts:
         await _discard(frame, stream)
         return
-    job = KeepJob(alerts=alerts, discard_frame=frame.key.startswith(FRAME_PREFIX))
+    ours = frame.key.startswith(FRAME_PREFIX)
+    job = KeepJob(alerts=alerts, discard_frame=ours)
+    # a picture of somebody else's may be a frame again, with other alerts
+    message_id = _verdict_id(frame) if ours else f"keep:{alerts[0].alert_id}"
     await asyncio.gather(
         *(
             stream.publish(alert_subject(alert.camera_id), alert, message_id=alert.alert_id)
             for alert in alerts
         ),
-        stream.publish(KEEP_SUBJECT, job, message_id=f"keep:{alerts[0].alert_id}"),
+        stream.publish(KEEP_SUBJECT, job, message_id=message_id),
     )
 
 
-async def _discard(frame: Frame, stream: Stream) -> None:
-    if frame.key.startswith(FRAME_PREFIX):  # any other object is its owner's
-        job = DiscardJob(keys=(frame.key,))
-        await stream.publish(DISCARD_SUBJECT, job, message_id=f"discard:{frame.key}")
+async def _discard(frame: Frame, stream: Stream) -> bool:
+    """Have the picture removed if it is ours; whether its end was decided before."""
+    if not frame.key.startswith(FRAME_PREFIX):  # any other object is its owner's
+        return False
+    job = DiscardJob(keys=(frame.key,))
+    return (await stream.publish(DISCARD_SUBJECT, job, message_id=_verdict_id(frame))).duplicate
+
+
+async def _is_done(frame: Frame, envelope: Envelope, stream: Stream) -> bool:
+    """Whether a frame whose picture is gone was looked at before; then only the word was lost."""
+    if not frame.key.startswith(FRAME_PREFIX):
+        return False
+    return envelope.attempt > 1 or await _discard(frame, stream)
+
+
+def _verdict_id(frame: Frame) -> str:
+    """To keep or to discard: the queue takes one order for each picture, the first.
+
+    A frame that is looked at again, by other rules, must not take away what is to be kept.
+    """
+    return f"verdict:{frame.key}"

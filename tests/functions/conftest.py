@@ -223,6 +223,12 @@ async def nobody(world: World) -> httpx.AsyncClient:
 
 
 @pytest.fixture
+def seeing() -> type[SeeingInference]:
+    """Makes a Triton with a detector."""
+    return SeeingInference
+
+
+@pytest.fixture
 def run(tmp_path: Path) -> FakeRun:
     scratch = tmp_path / "attempt"
     scratch.mkdir()
