@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -16,6 +17,10 @@ from functions._kit.ports import Limits, Objects, Record, Stream
 from functions._kit.sse import HEARTBEAT, position, with_heartbeats
 from functions.alerts._view import view
 from functions.alerts.contracts import Alert
+
+log = logging.getLogger(__name__)
+
+SUBJECT = "events.alert.>"
 
 _decode = msgspec.json.Decoder(Alert).decode
 
@@ -40,6 +45,10 @@ async def stream_alerts(
     From now on, or from `Last-Event-ID` without a gap: the ids are the stream's sequence
     numbers, which it remembers for a week.
     """
+    last = await stream.last(SUBJECT)
+    newest = 0 if last is None else last.sequence
+    # an id from before the stream was made anew may lie in the future
+    after = min(position(last_event_id) or newest, newest)
 
     def is_wanted(alert: Alert) -> bool:
         return (
@@ -49,14 +58,22 @@ async def stream_alerts(
         )
 
     async def messages() -> AsyncIterator[ServerSentEventMessage]:
-        records = stream.follow("events.alert.>", after=position(last_event_id) or None)
-        async for record in with_heartbeats(records):
+        async for record in with_heartbeats(stream.follow(SUBJECT, after=after)):
             if record is None:
                 yield HEARTBEAT
-            elif is_wanted(alert := _decode(record.data)):
+            elif (alert := _read(record)) is not None and is_wanted(alert):
                 yield await _message(record, alert, objects, limits)
 
     return ServerSentEvent(messages())
+
+
+def _read(record: Record) -> Alert | None:
+    """The alert, or None for what is none: whoever came after it would end here, too."""
+    try:
+        return _decode(record.data)
+    except msgspec.MsgspecError as error:
+        log.warning("%s %d is no alert: %s", record.subject, record.sequence, error)
+        return None
 
 
 async def _message(
