@@ -18,7 +18,14 @@ from functions._kit.messages import Answer, new_id, now
 from functions._kit.pictures import FORMATS, probe
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Stream
-from functions.alerts.contracts import FRAME_PREFIX, Frame, frame_subject, is_camera_id
+from functions.alerts.contracts import (
+    EARLIEST,
+    FRAME_PREFIX,
+    LATEST,
+    Frame,
+    frame_subject,
+    is_camera_id,
+)
 
 _BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 
@@ -71,6 +78,12 @@ async def frames(
             field="captured_at",
         )
     captured_at = captured_at or now()
+    if not EARLIEST <= captured_at < LATEST:
+        raise Unprocessable(
+            "invalid_captured_at",
+            f"captured_at must be from {EARLIEST:%Y} on and before {LATEST:%Y}",
+            field="captured_at",
+        )
     frame_id = new_id()
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "frame"

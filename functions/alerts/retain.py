@@ -15,7 +15,7 @@ STEP = 500
 
 @consume(
     "jobs.alerts.retain",
-    policy=Policy(every_s=60.0, timeout_s=600.0, attempts=1),
+    policy=Policy(every_s=60.0, timeout_s=600.0, attempts=3),
 )
 async def retain(tick: Tick, alert_store: AlertStore, objects: Objects, values: KeyValue) -> None:
     """Remove what is too old, in small steps: rows first, then the pictures they pointed at."""

@@ -19,7 +19,7 @@ REMOVE_AFTER = timedelta(hours=1)
 STEP = 500
 
 
-@consume("jobs.alerts.sweep", policy=Policy(every_s=600.0, timeout_s=1800.0, attempts=1))
+@consume("jobs.alerts.sweep", policy=Policy(every_s=600.0, timeout_s=1800.0, attempts=3))
 async def sweep(
     tick: Tick,
     alert_store: AlertStore,
@@ -51,13 +51,19 @@ async def _left_behind(
     dead_letters: DeadLetters,
 ) -> AsyncIterator[list[str]]:
     before = tick.at - REMOVE_AFTER
-    oldest = await stream.oldest("frames.>")
-    if oldest is not None and oldest.stored_at is not None:
-        before = min(before, oldest.stored_at - REMOVE_AFTER)
+    if await _since(KEEP_SUBJECT, stream, tick.at) < tick.at - KEEP_AFTER:
+        return  # keeping is behind, and may name frames that no row names yet
+    before = min(before, await _since("frames.>", stream, tick.at) - REMOVE_AFTER)
     kept = await _in_letters(dead_letters)
     async for some in _steps(objects.list(FRAME_PREFIX), before):
         needed = await alert_store.waiting_for(some)
         yield [key for key in some if key not in needed and key not in kept]
+
+
+async def _since(subject: str, stream: Stream, now: datetime) -> datetime:
+    """Since when a message has waited; `now` where none does."""
+    oldest = await stream.oldest(subject)
+    return now if oldest is None or oldest.stored_at is None else oldest.stored_at
 
 
 async def _steps(found: AsyncIterator[ObjectInfo], before: datetime) -> AsyncIterator[list[str]]:
@@ -80,7 +86,8 @@ async def _in_letters(dead_letters: DeadLetters) -> frozenset[str]:
     while letters := await dead_letters.page(function="alerts.detect", before=before, limit=STEP):
         for letter in letters:
             try:
-                keys.add(msgspec.json.decode(letter.content.payload, type=Frame).key)
+                frame = msgspec.json.decode(letter.content.payload, type=Frame)
+                keys.add(frame.key.removeprefix("/"))
             except msgspec.MsgspecError:
                 continue  # it names no frame
         before = letters[-1].number
