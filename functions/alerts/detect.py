@@ -114,7 +114,7 @@ def check_key(frame: Frame, camera_id: str) -> None:
 
 def check_type(info: ObjectInfo) -> None:
     """Raise `JobFailed` (`wrong_content_type`) for an object that is declared to be no picture."""
-    if info.content_type.startswith(NO_PICTURE):
+    if info.content_type.lower().startswith(NO_PICTURE):
         raise JobFailed(
             "wrong_content_type",
             f"the object is declared as {info.content_type}; a frame is a picture (image/jpeg)",
