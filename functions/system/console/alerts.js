@@ -23,8 +23,8 @@ export class Alerts {
   #cursor = null;
   #before = null; // instead of a cursor, after old cards were let go
   #loading = new AbortController();
-  #zones = new Map();
   #recent = [];
+  #marking = new Map(); // alert_id -> the request that tells the server of a mark
   #unsaid = [];
   #announcing = null;
   #unseen = 0;
@@ -49,7 +49,6 @@ export class Alerts {
       this.#announcing = null;
       this.#unsaid = [];
       this.#recent = [];
-      this.#zones.clear();
       closeViewer();
       this.#clear();
     });
@@ -78,6 +77,7 @@ export class Alerts {
     const { signal } = this.#loading;
     list.setAttribute("aria-busy", "true");
     try {
+      await Promise.allSettled(this.#marking.values()); // the answer shall know of them
       const page = await this.#page({ signal });
       this.#clear();
       this.#cursor = page.next_cursor;
@@ -162,8 +162,10 @@ export class Alerts {
     const id = alert.alert_id;
     const earlier = this.#cards.get(id)?.alert ?? this.#held.get(id);
     if (earlier !== undefined) {
-      const reviewed = recorded ? alert.reviewed : earlier.reviewed;
-      const merged = { ...earlier, reviewed, image_url: alert.image_url ?? earlier.image_url };
+      const told = recorded && !this.#marking.has(id);
+      const reviewed = told ? alert.reviewed : earlier.reviewed;
+      // every answer has a link of its own; another one would load the picture again
+      const merged = { ...earlier, reviewed, image_url: earlier.image_url ?? alert.image_url };
       if (this.#held.has(id)) this.#held.set(id, merged);
       this.#cards.get(id)?.update(merged);
       return;
@@ -250,7 +252,7 @@ export class Alerts {
     };
     const parts = large(alert, {
       others: this.#order.filter((c) => c !== card && sameFrame(c.alert, alert)).map((c) => c.alert),
-      zones: this.#zones.get(alert.camera_id) ?? [],
+      zones: () => this.#zones(alert.camera_id),
       renew: () => this.#renew(id),
       review: (_, reviewed) => this.#review(id, reviewed),
       step,
@@ -269,14 +271,19 @@ export class Alerts {
       card?.update({ ...card.alert, reviewed: value });
     };
     set(reviewed);
+    const path = `alerts/${encodeURIComponent(id)}`;
+    const marking = this.#api.json("PATCH", path, { body: { reviewed } });
+    this.#marking.set(id, marking);
     try {
-      await this.#api.json("PATCH", `alerts/${encodeURIComponent(id)}`, { body: { reviewed } });
+      await marking;
       say(byId("alerts-error"), null);
       return true;
     } catch (error) {
       set(!reviewed);
       this.#failed(error);
       return false;
+    } finally {
+      if (this.#marking.get(id) === marking) this.#marking.delete(id);
     }
   }
 
@@ -287,11 +294,14 @@ export class Alerts {
   async #cameras() {
     try {
       const { items } = await this.#api.json("GET", "cameras");
-      for (const camera of items) this.#zones.set(camera.camera_id, camera.zones);
       offer({ cameras: items.map((camera) => camera.camera_id) });
     } catch (error) {
       this.#failed(error);
     }
+  }
+
+  async #zones(cameraId) {
+    return (await this.#api.json("GET", `cameras/${encodeURIComponent(cameraId)}`)).zones;
   }
 
   /** Say what has come, together where it comes quickly. */
@@ -317,7 +327,7 @@ export class Alerts {
     const shown = this.#order.length;
     const more = this.#cursor !== null || this.#before !== null;
     const held = this.#held.size;
-    byId("alerts-summary").textContent = shown === 0 ? "" : `${shown}${more ? "+" : ""} shown`;
+    byId("alerts-summary").textContent = shown === 0 ? "" : `${shown} shown`;
     byId("more").hidden = !more;
     say(byId("newer"), held === 0 ? "" : `↑ ${held} new ${held === 1 ? "alert" : "alerts"}`);
     const filtered = Object.values(this.#query).some((value) => value !== "");

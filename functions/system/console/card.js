@@ -59,28 +59,25 @@ export class Card {
 
   /** Draw the alert's own box, and those of the same picture's other alerts aside. */
   draw(others) {
-    this.picture.draw([
-      { box: this.alert.box, label: this.alert.label, aside: false },
-      ...others.map(({ box, label }) => ({ box, label, aside: true })),
-    ]);
+    this.picture.draw(boxesOf(this.alert, others));
   }
 }
 
-/** The parts of the viewer for one alert. */
+const boxesOf = (alert, others) => [
+  { box: alert.box, label: alert.label, aside: false },
+  ...others.map(({ box, label }) => ({ box, label, aside: true })),
+];
+
+/** The parts of the viewer for one alert; `zones()` gives those that its camera has now. */
 export function large(alert, { others, zones, renew, review, step }) {
   const picture = new Picture({
     alt: `Picture of ${alert.camera_id}: ${spoken(alert)}`,
     lazy: false,
     onMissing: () => renew(alert.alert_id),
   });
-  const polygons = zones.filter((zone) => zone.name === alert.zone).map((zone) => zone.polygon);
-  picture.draw(
-    [
-      { box: alert.box, label: alert.label, aside: false },
-      ...others.map(({ box, label }) => ({ box, label, aside: true })),
-    ],
-    polygons,
-  );
+  const boxes = boxesOf(alert, others);
+  picture.draw(boxes);
+  if (alert.zone !== null) void drawZone(picture, boxes, alert.zone, zones);
   picture.show(alert.image_url);
   if (alert.image_url === null) picture.note.textContent = "The picture is being kept …";
   const toggle = reviewButton(async () => {
@@ -105,6 +102,13 @@ export function large(alert, { others, zones, renew, review, step }) {
     body: picture.element,
     foot: [facts(alert)],
   };
+}
+
+/** The zone is a help to the eye; the alert is shown without it where it cannot be had. */
+async function drawZone(picture, boxes, name, zones) {
+  const found = await zones().catch(() => []);
+  const polygons = found.filter((zone) => zone.name === name).map((zone) => zone.polygon);
+  picture.draw(boxes, polygons);
 }
 
 function facts(alert) {

@@ -19,7 +19,7 @@ export class Chart {
   #soon = null;
   #again = null;
 
-  /** `query` gives the camera and label to count; `onHour(Date)` hears a click on an hour. */
+  /** `query` says which alerts to count; `onHour(Date)` hears a click on an hour. */
   constructor(api, { query, onHour, onNames }) {
     this.#api = api;
     this.#query = query;

@@ -16,8 +16,8 @@ const CONNECTION = { live: "Live", reconnecting: "Reconnecting …", off: "Not l
 const api = new Api((error) => leave(error.message));
 const chart = new Chart(api, {
   query: () => {
-    const { camera_id, label } = filterQuery();
-    return { camera_id, label };
+    const { camera_id, label, min_score } = filterQuery();
+    return { camera_id, label, min_score };
   },
   onHour: chooseHour,
   onNames: (items) =>

@@ -7,7 +7,7 @@ const PATH = "media/processingTasks";
 const SHOWN = 12;
 const FINAL = new Set(["completed", "failed", "cancelled"]);
 const STREAMS = 2; // a browser opens six connections to a host, over all tabs
-const IDLE_MS = 10_000;
+const IDLE_MS = 5_000;
 const BUSY_MS = 3_000;
 const list = byId("task-list");
 
@@ -220,7 +220,7 @@ class Row {
     this.name = h("strong");
     this.when = h("span", { class: "muted" });
     this.canceller = h("button", { type: "button", class: "quiet small", onclick: cancel }, "Cancel");
-    this.viewer = h("button", { type: "button", class: "quiet small", onclick: view }, "View result");
+    this.viewer = h("button", { type: "button", class: "quiet small view", onclick: view }, "View result");
     this.element = h(
       "li",
       { "data-task": task.task_id },
