@@ -65,7 +65,7 @@ class SeeingInference(FakeInference):
         return ServedModel(
             name,
             "3",
-            {"labels": ",".join(labels)},
+            {"capability": "detect", "labels": ",".join(labels), "min_score": "0.2"},
             {"image": TensorSpec("UINT8", (240, 320, 3))},
             {"detections": TensorSpec("FP32", (100, 6))},
         )
