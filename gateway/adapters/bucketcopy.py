@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.kv import KV_DEL, KV_MARKER_REASON, KV_OP, KV_PURGE
 
@@ -85,12 +84,7 @@ async def watch(
     while True:
         try:
             check_connected(client)
-            inbox = await client.subscribe(client.new_inbox())
-            try:
-                await _Watch(copy, decode_key).run(client, bucket, inbox)
-            finally:
-                if not client.is_closed:
-                    await inbox.unsubscribe()
+            await _Watch(copy, decode_key).run(client, bucket)
         except (*UNREACHABLE, Unavailable) as error:
             log.info("the bucket %s is watched again: %r", bucket, error)
         await asyncio.sleep(PAUSE_S)
@@ -105,35 +99,57 @@ class _Watch:
         self._entries: dict[str, tuple[bytes, float]] = {}
         self._taken = 0
         self._complete = False
+        self._lost = False
+        self._heard = asyncio.Event()
 
-    async def run(self, client: Client, bucket: str, inbox: Subscription) -> None:
-        """Returns when a message is missing; raises as nats-py does when nothing comes any more."""
-        config = ConsumerConfig(
-            deliver_subject=inbox.subject,
-            filter_subject=f"$KV.{bucket}.>",
-            deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
-            ack_policy=AckPolicy.NONE,
-            idle_heartbeat=HEARTBEAT_S,
-            mem_storage=True,
-            num_replicas=1,
-        )
-        js = client.jetstream(timeout=PUBLISH_TIMEOUT_S)
-        consumer = await js.add_consumer(f"KV_{bucket}", config)
-        self._note_waiting(consumer.num_pending or 0)
-        while True:
-            message = await inbox.next_msg(timeout=SILENCE_S)
-            headers = message.headers or {}
-            if "Status" in headers:  # a heartbeat, sent while nothing waits
-                if int(headers.get("Nats-Last-Consumer", "-1")) != self._taken:
-                    return
-                self._note_waiting(0)
-                self._copy.sweep()
-                continue
-            if message.metadata.sequence.consumer != self._taken + 1:
+    async def run(self, client: Client, bucket: str) -> None:
+        """Returns when a message is missing; raises as nats-py does when nothing comes any more.
+
+        Messages come by callback: waiting for each in turn, nats-py swallows cancellations.
+        """
+        inbox = await client.subscribe(client.new_inbox(), cb=self._hear)
+        try:
+            config = ConsumerConfig(
+                deliver_subject=inbox.subject,
+                filter_subject=f"$KV.{bucket}.>",
+                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                ack_policy=AckPolicy.NONE,
+                idle_heartbeat=HEARTBEAT_S,
+                mem_storage=True,
+                num_replicas=1,
+            )
+            js = client.jetstream(timeout=PUBLISH_TIMEOUT_S)
+            consumer = await js.add_consumer(f"KV_{bucket}", config)
+            if consumer.num_pending == 0:
+                self._note_complete()
+            while not self._lost:
+                self._heard.clear()
+                async with asyncio.timeout(SILENCE_S):
+                    await self._heard.wait()
+        finally:
+            self._lost = True
+            if not client.is_closed:
+                await inbox.unsubscribe()
+
+    async def _hear(self, message: Msg) -> None:
+        self._heard.set()
+        headers = message.headers or {}
+        if self._lost:
+            return
+        if "Status" in headers:  # a heartbeat, sent while nothing waits
+            if int(headers.get("Nats-Last-Consumer", "-1")) != self._taken:
+                self._lost = True
                 return
-            self._taken += 1
-            self._apply(message, headers)
-            self._note_waiting(message.metadata.num_pending)
+            self._note_complete()
+            self._copy.sweep()
+            return
+        if message.metadata.sequence.consumer != self._taken + 1:
+            self._lost = True
+            return
+        self._taken += 1
+        self._apply(message, headers)
+        if message.metadata.num_pending == 0:
+            self._note_complete()
 
     def _apply(self, message: Msg, headers: Mapping[str, str]) -> None:
         key = self._decode_key(message.subject.split(".", 2)[2])
@@ -143,7 +159,7 @@ class _Watch:
             end = self._copy.end_of(message, new=self._complete)
             self._entries[key] = (message.data, end)
 
-    def _note_waiting(self, count: int) -> None:
-        if count == 0 and not self._complete:
+    def _note_complete(self) -> None:
+        if not self._complete:
             self._complete = True
             self._copy.replace(self._entries)

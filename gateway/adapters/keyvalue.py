@@ -17,6 +17,7 @@ from nats.js.kv import KeyValue as Bucket
 
 from functions._kit.errors import Unavailable
 from functions._kit.ports import Entry
+from gateway.adapters.background import end
 from gateway.adapters.bucketcopy import BucketCopy, watch
 from gateway.adapters.jetstream import (
     PUBLISH_TIMEOUT_S,
@@ -133,7 +134,7 @@ class JetStreamKeyValue:
         async with AsyncExitStack() as stack:
             for name, copy in self._copies.items():
                 watching = asyncio.create_task(watch(self._client, name, copy, decode_key))
-                stack.push_async_callback(_end, watching)
+                stack.push_async_callback(end, watching)
             try:
                 async with asyncio.timeout(FIRST_COPY_S):
                     for copy in self._copies.values():
@@ -169,8 +170,3 @@ def decode_key(encoded: str) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     return "".join(f"={byte:02X}" for byte in found[0].encode())
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

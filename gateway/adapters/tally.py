@@ -13,6 +13,7 @@ from functions._kit.errors import Unavailable
 from functions._kit.messages import new_id, now
 from functions._kit.ports import Stream
 from functions.alerts.contracts import COUNTS_SUBJECT, Counts, CountsEvent
+from gateway.adapters.background import end
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +94,7 @@ async def open_tally(stream: Stream) -> AsyncIterator[StreamTally]:
     try:
         yield tally
     finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+        await end(telling)
         try:
             await tally.tell()
         except Unavailable as error:

@@ -17,6 +17,7 @@ from functions._kit.fakes import FakeKeyValue
 from functions._kit.messages import new_id
 from functions._kit.ports import Entry, KeyValue
 from gateway.adapters import bucketcopy, jetstream, keyvalue
+from gateway.adapters.background import end
 from gateway.adapters.jetstream import connect
 from gateway.adapters.keyvalue import (
     BUCKETS,
@@ -281,8 +282,9 @@ async def test_a_fake_value_whose_time_is_over_is_gone() -> None:
 
 
 async def test_no_change_is_missed_when_nats_is_killed_and_comes_back(
-    own_nats: RunningNats, monkeypatch: pytest.MonkeyPatch
+    own_nats: RunningNats, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(bucketcopy, "HEARTBEAT_S", 0.3)
     monkeypatch.setattr(bucketcopy, "SILENCE_S", 0.75)
     client = await connect(own_nats.url, name="tests")
@@ -296,7 +298,7 @@ async def test_no_change_is_missed_when_nats_is_killed_and_comes_back(
         await own_nats.process.exited()
         await until(lambda: not client.is_connected)
         assert len(seen) == 3, "what was seen last is seen on"
-        await asyncio.sleep(2)  # the time away: several silences long
+        await until(lambda: caplog.text.count("is watched again") >= 3 * len(BUCKETS))
         await own_nats.process.restart()
         # another process is back first, and writes what we are not told of
         other = await connect(own_nats.url, name="other")
@@ -367,3 +369,21 @@ async def _is_unavailable(values: KeyValue) -> None:
         with pytest.raises(Unavailable) as caught:
             await call
         assert (caught.value.code, caught.value.backend) == ("queue_unavailable", "queue")
+
+
+async def test_watching_ends_while_changes_come(own_nats: RunningNats) -> None:
+    """A message that comes at the moment of a cancellation must not swallow it."""
+    client = await connect(own_nats.url, name="tests")
+    await ensure_buckets(client, 1)
+    writer = JetStreamKeyValue(client)
+
+    async def keep_changing() -> None:
+        while True:
+            await asyncio.gather(*(writer.put("cameras", "a", b"x") for _ in range(20)))
+
+    changing = asyncio.create_task(keep_changing())
+    for _ in range(30):
+        async with open_key_values(client) as values:
+            await until(lambda v=values: "a" in v.seen("cameras"))  # type: ignore[misc]
+    await end(changing)
+    await client.close()
