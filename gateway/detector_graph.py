@@ -1,6 +1,6 @@
 """The two ends of a served detector: pictures of bytes in, at most 100 rows of detections out.
 
-What a detector must be is written in docs/models.md and checked by gateway/model_contracts.py.
+What a detector must be is written in docs/models.md and checked by functions/_kit/capabilities.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-MAX_DETECTIONS = 100
+from functions._kit.capabilities import MAX_DETECTIONS
+
 OPSET, IR_VERSION = 17, 9
 
 
@@ -104,8 +105,8 @@ def _rank(graph: Graph, pictures: str, score: str, batch: str) -> str:
 def detector_model(
     graph: Graph,
     name: str,
-    height: int,
-    width: int,
+    height: int | str,
+    width: int | str,
     *,
     batch: str | int = "batch",
     like: onnx.ModelProto | None = None,

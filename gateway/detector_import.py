@@ -13,10 +13,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose
 
+from functions._kit.capabilities import (
+    MAX_DETECTIONS,
+    check_detector,
+    check_rows,
+    probe_pictures,
+)
 from functions._kit.errors import Unprocessable
 from functions._kit.ports import ServedModel, TensorSpec
-from gateway.detector_graph import MAX_DETECTIONS, Graph, add_detections, detector_model
-from gateway.model_contracts import check_detector, check_rows, probe_pictures
+from gateway.detector_graph import Graph, add_detections, detector_model
 from gateway.model_graph import FLOATS, OLDEST_OPSET, PREFIX, network_inputs
 from gateway.model_import import PARAMETER, extra, free_name, load_onnx
 

@@ -1,44 +1,197 @@
-"""What a model must be to serve a capability, whoever trained it."""
+"""What a model must be to serve a capability, as docs/models.md writes it down.
+
+A model is judged by what Triton says of it (`ServedModel`), so any machine can do it, and by the
+answer to one picture.
+"""
 
 from __future__ import annotations
 
-from functions._kit.errors import JobFailed
-from functions._kit.ports import ServedModel, TensorSpec
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-DETECTIONS = 100
-"""Rows of a detector's answer."""
-ROW = ("x", "y", "width", "height", "score", "class")
+import numpy as np
+from numpy.typing import NDArray
+
+from functions._kit.errors import Unprocessable
+from functions._kit.ports import Inference, ServedModel, TensorSpec
+
+MAX_DETECTIONS = 100
+"""Rows of a detector's answer to one picture."""
+GREY = 114
+# Corners are computed in FP32 from pixels of up to some thousands.
+ROUNDING = 0.01
 
 
 def check_detector(model: ServedModel) -> None:
-    """Raise `JobFailed` (`model_contract`) unless `model` can serve `detect`.
+    """Hold the contract of `detect` against Triton's configuration of the model.
 
-    Input `image`: UINT8 [height, width, 3], RGB, both sides fixed. Output `detections`: FP32
-    [100, 6], rows of `ROW` in pixels of the input, best first, zeros after the last. Parameter
-    `labels`: the classes' names, joined by commas.
+    Raises `Unprocessable` (`model_contract`) that says what is wrong and how to mend it.
     """
-    image = model.inputs.get("image")
-    if image is None or image.datatype != "UINT8" or not _is_picture(image):
-        raise _broken(model, f"its input must be `image`, UINT8 [height, width, 3], not {image}")
-    if set(model.inputs) != {"image"}:
-        raise _broken(model, f"it must have no input but `image`, not {sorted(model.inputs)}")
-    rows = model.outputs.get("detections")
-    if rows != TensorSpec("FP32", (DETECTIONS, len(ROW))):
+    canvas_of(model)
+    detections = _only(model, "output", model.outputs, "detections")
+    if detections != TensorSpec("FP32", (MAX_DETECTIONS, 6)):
         raise _broken(
-            model, f"its output must be `detections`, FP32 [{DETECTIONS}, {len(ROW)}], not {rows}"
+            model,
+            f"the output `detections` is {_shown(detections)} and must be FP32 [{MAX_DETECTIONS},"
+            " 6]: rows of x, y, width, height, score, class",
         )
-    labels = model.parameters.get("labels", "").split(",")
-    if not all(labels) or len(set(labels)) != len(labels):
-        raise _broken(model, "its parameter `labels` must name every class once, by commas")
+    label_names(model)
+    least = _number(model, "min_score")
+    if not 0 <= least <= 1:
+        raise _broken(model, f"the parameter `min_score` is {least:g} and must be from 0 to 1")
 
 
-def _is_picture(spec: TensorSpec) -> bool:
-    return len(spec.shape) == 3 and spec.shape[2] == 3 and min(spec.shape) > 0
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """The pictures that a detector takes: exactly `width` x `height` pixels.
+
+    Or, where `multiple_of` is not 0, any whose sides are multiples of it and no longer than these.
+    """
+
+    width: int
+    height: int
+    multiple_of: int = 0
 
 
-def _broken(model: ServedModel, rule: str) -> JobFailed:
-    return JobFailed(
-        "model_contract",
-        f"the model {model.name!r} cannot serve `detect`: {rule}. See docs/models.md, or let "
-        "`nereid models add --capability detect` wrap it",
+def canvas_of(model: ServedModel) -> Canvas:
+    """What the model's input takes. Raises `Unprocessable` (`model_contract`)."""
+    image = _only(model, "input", model.inputs, "image")
+    if image.datatype == "UINT8" and len(image.shape) == 3 and image.shape[-1] == 3:
+        height, width, _ = image.shape
+        if min(height, width) > 0:
+            return Canvas(width, height)
+        if height == width == -1:
+            longest, multiple_of = (
+                _number(model, name) for name in ("longest_side", "multiple_of")
+            )
+            whole = multiple_of >= 1 and multiple_of % 1 == 0
+            if not (whole and longest > 0 and longest % multiple_of == 0):
+                raise _broken(
+                    model,
+                    f"the parameter `longest_side` is {longest:g} and must be a multiple of"
+                    f" `multiple_of`, a whole number, which is {multiple_of:g}",
+                )
+            return Canvas(int(longest), int(longest), int(multiple_of))
+    raise _broken(
+        model,
+        f"the input `image` is {_shown(image)} and must be UINT8 [height, width, 3] with height"
+        " and width both fixed, or both -1 and the parameters `longest_side` and `multiple_of`,"
+        " and max_batch_size of 1 or more: let `nereid models add --capability detect` wrap the"
+        " network",
     )
+
+
+def label_names(model: ServedModel) -> list[str]:
+    """The names of the model's classes, in order. Raises `Unprocessable` (`model_contract`)."""
+    names = model.parameters.get("labels", "").split(",")
+    if not all(name and name == name.strip() for name in names):
+        raise _broken(
+            model,
+            "the parameter `labels` must hold the names of all classes, in order, joined by commas"
+            " without spaces around them: the lines of labels.txt",
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise _broken(
+            model,
+            f"the parameter `labels` names {', '.join(twice)} more than once: a rule could not tell"
+            " them apart, so give each class a name of its own in labels.txt",
+        )
+    return names
+
+
+def check_rows(model: ServedModel, detections: NDArray[Any]) -> None:
+    """Hold the contract against one answer, N x 100 x 6. Raises `Unprocessable` (`model_contract`).
+
+    Rows by falling score, then rows of zeros; scores up to 1, boxes inside the picture.
+    """
+    canvas = canvas_of(model)
+    if detections.shape[1:] != (MAX_DETECTIONS, 6) or detections.dtype != np.float32:
+        raise _broken(model, f"it answers {detections.dtype} {list(detections.shape)}")
+    score, label = detections[..., 4], detections[..., 5]
+    found = score > 0
+    wrong = {
+        "a value is not a number": not np.isfinite(detections).all(),
+        "scores do not fall from row to row": (np.diff(score, axis=1) > 0).any(),
+        "a score is above 1": (score > 1).any(),
+        "a row without a score is not all zeros": detections[~found].any(),
+        "a class has no label": (label[found] >= len(label_names(model))).any()
+        or (label != np.round(label)).any()
+        or (label < 0).any(),
+        "a box lies outside the picture": (
+            (detections[..., :4] < -ROUNDING).any()
+            or (detections[..., 0] + detections[..., 2] > canvas.width + ROUNDING).any()
+            or (detections[..., 1] + detections[..., 3] > canvas.height + ROUNDING).any()
+        ),
+    }
+    for what, is_so in wrong.items():
+        if is_so:
+            raise _broken(model, f"{what} in the answer to a test picture: see docs/models.md")
+
+
+CONTRACTS: dict[str, Callable[[ServedModel], None]] = {"detect": check_detector}
+"""The check of each capability, by the name that the parameter `capability` has."""
+
+
+def check_contract(model: ServedModel) -> str:
+    """Check the model for the capability that its config names, and return that name.
+
+    Raises `Unprocessable` (`model_contract`).
+    """
+    capability = model.parameters.get("capability", "")
+    if capability not in CONTRACTS:
+        said = f"is {capability!r}" if capability else "is missing"
+        raise _broken(
+            model,
+            f"the parameter `capability` of its config.pbtxt {said} and must be one of"
+            f" {', '.join(CONTRACTS)}",
+        )
+    CONTRACTS[capability](model)
+    return capability
+
+
+async def check_served(inference: Inference, name: str) -> str:
+    """Check a model where it is served, by its configuration and by test pictures.
+
+    Returns its capability. Raises `NotFound`, `JobFailed` and `Unavailable` as the port does, and
+    `Unprocessable` (`model_contract`).
+    """
+    model = await inference.model(name)
+    capability = check_contract(model)
+    canvas = canvas_of(model)
+    for picture in probe_pictures(canvas.height, canvas.width):
+        answer = await inference.infer(model, {"image": picture})
+        check_rows(model, answer["detections"])
+    return capability
+
+
+def probe_pictures(height: int, width: int) -> list[NDArray[np.uint8]]:
+    """An empty picture and one of noise, each 1 x height x width x 3; the same each time."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    return [np.full_like(noise, GREY), noise]
+
+
+def _only(
+    model: ServedModel, kind: str, tensors: Mapping[str, TensorSpec], name: str
+) -> TensorSpec:
+    if set(tensors) != {name}:
+        names = ", ".join(f"`{found}`" for found in sorted(tensors)) or "none"
+        raise _broken(model, f"it must have one {kind}, `{name}`, and has {names}")
+    return tensors[name]
+
+
+def _number(model: ServedModel, name: str) -> float:
+    text = model.parameters.get(name, "")
+    try:
+        return float(text)
+    except ValueError:
+        raise _broken(model, f"the parameter `{name}` is {text!r}, which is no number") from None
+
+
+def _shown(tensor: TensorSpec) -> str:
+    return f"{tensor.datatype} {list(tensor.shape)}"
+
+
+def _broken(model: ServedModel, message: str) -> Unprocessable:
+    return Unprocessable("model_contract", f"The model {model.name!r}: {message}.", field="model")

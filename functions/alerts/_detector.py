@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from functions._kit.capabilities import check_detector
+from functions._kit.capabilities import Canvas, canvas_of, check_detector, label_names
 from functions._kit.pictures import Letterboxed
 from functions._kit.ports import Inference, KeyValue, ServedModel
 from functions.alerts.contracts import CAPABILITIES, CAPABILITY, DETECTOR, Box
@@ -17,12 +17,11 @@ from functions.alerts.contracts import CAPABILITIES, CAPABILITY, DETECTOR, Box
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """A served model that keeps the contract of `detect`; `width` and `height` are pixels."""
+    """A served model that keeps the contract of `detect`."""
 
     model: ServedModel
     labels: tuple[str, ...]
-    width: int
-    height: int
+    canvas: Canvas
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,7 @@ class _Identity:
 def _checked(served: _Identity) -> Detector:
     model = served.model
     check_detector(model)
-    height, width, _ = model.inputs["image"].shape
-    return Detector(model, tuple(model.parameters["labels"].split(",")), width, height)
+    return Detector(model, tuple(label_names(model)), canvas_of(model))
 
 
 def _within(fraction: float) -> float:

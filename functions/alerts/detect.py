@@ -93,7 +93,12 @@ async def look(
 ) -> Iterable[Detection]:
     """Everything that the model sees in a picture file, best first."""
     picture = await asyncio.to_thread(
-        letterbox, data, width=by.width, height=by.height, max_pixels=limits.max_pixels
+        letterbox,
+        data,
+        width=by.canvas.width,
+        height=by.canvas.height,
+        multiple_of=by.canvas.multiple_of,
+        max_pixels=limits.max_pixels,
     )
     answer = await inference.infer(by.model, {"image": picture.pixels[None]})
     return detections(answer["detections"][0], picture, by)

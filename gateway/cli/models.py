@@ -76,8 +76,8 @@ def check(model: str, data: Path | None) -> None:
 
 
 async def _check(settings: Settings, name: str) -> None:
+    from functions._kit.capabilities import check_served
     from gateway.adapters.inference import TritonInference
-    from gateway.model_contracts import check_served
 
     if settings.triton_url is None:
         raise click.UsageError("No Triton runs: start `nereid up`, or set NEREID_TRITON_URL.")

@@ -229,44 +229,81 @@ def fold_normalisation(nodes: list[dict[str, Any]], constants: Constants) -> Non
 
 
 def add_boxes(graph: Graph, heads: list[Value]) -> tuple[str, str]:
-    """From the heads to `boxes` (N x cells x 4: left, top, right, bottom) and `scores`."""
-    shape = graph.numbers("head.shape", 0, CLASSES + 4 * BINS, -1)
-    flat = [graph.add("Reshape", [head.name, shape], f"{head.name}.flat") for head in heads]
-    cells = graph.add("Concat", flat, "cells", axis=2)
-    parts = graph.numbers("head.parts", CLASSES, 4 * BINS)
-    graph.nodes.append(
-        onnx.helper.make_node("Split", [cells, parts], ["logits", "bins"], "parts", axis=1)
+    """From the heads to `boxes` (N x cells x 4: left, top, right, bottom) and `scores`.
+
+    For pictures of any size whose sides are multiples of the largest stride.
+    """
+    graph.numbers("head.shape", 0, CLASSES + 4 * BINS, -1)
+    graph.numbers("head.parts", CLASSES, 4 * BINS)
+    graph.numbers("bins.shape", 0, 4, BINS, -1)
+    graph.numbers("bins.axis", 2)
+    for name, number in (("from", 0), ("step", 1), ("rows", 2), ("columns", 3)):
+        graph.constant(f"grid.{name}", np.array(number, np.int64))
+    graph.numbers("axis.first", 0)
+    graph.numbers("axis.second", 1)
+    graph.numbers("line", -1)
+    graph.constant("half", np.array(0.5, np.float32))
+    found = [add_head(graph, head, stride) for head, stride in zip(heads, STRIDES, strict=True)]
+    corners, scores = (
+        graph.add("Concat", list(parts), name, axis=2)
+        for name, parts in zip(("corners", "scores"), zip(*found, strict=True), strict=True)
     )
-    scores = graph.add("Sigmoid", ["logits"], "scores")
-    sides = graph.numbers("bins.shape", 0, 4, BINS, -1)
-    bins = graph.add("Reshape", ["bins", sides], "bins.sides")
-    shares = graph.add("Softmax", [bins], "shares", axis=2)
-    strides = np.repeat([float(stride) for stride in STRIDES], [head.side**2 for head in heads])
-    # The expectation over the bins, in pixels away from the cell's centre: minus to left and top.
-    steps = np.arange(BINS).reshape(1, 1, BINS, 1) * strides
-    signs = np.array([-1, -1, 1, 1]).reshape(1, 4, 1, 1)
-    steps = graph.constant("steps", (steps * signs).astype(np.float32))
-    weighted = graph.add("Mul", [shares, steps], "weighted")
-    distances = graph.add(
-        "ReduceSum", [weighted, graph.numbers("bins.axis", 2)], "distances", keepdims=0
-    )
-    centres = graph.constant("centres", cell_centres(heads))
-    corners = graph.add("Add", [distances, centres], "corners")
-    edges = [
-        graph.constant(name, np.array(value, np.float32))
-        for name, value in (("picture.start", 0), ("picture.end", SIDE))
-    ]
-    inside = graph.add("Clip", [corners, *edges], "corners.inside")
+    start = graph.constant("picture.start", np.array(0, np.float32))
+    inside = graph.add("Max", [corners, start], "corners.after.start")
+    inside = graph.add("Min", [inside, add_end(graph)], "corners.inside")
     return graph.add("Transpose", [inside], "boxes", perm=[0, 2, 1]), scores
 
 
-def cell_centres(heads: list[Value]) -> NDArray[np.float32]:
-    """4 x cells: x, y, x, y of each cell's centre in pixels."""
-    grids = []
-    for head, stride in zip(heads, STRIDES, strict=True):
-        rows, columns = np.mgrid[0 : head.side, 0 : head.side].reshape(2, -1)
-        grids.append((np.stack([columns, rows, columns, rows]) + 0.5) * stride)
-    return np.concatenate(grids, axis=1).astype(np.float32)
+def add_head(graph: Graph, head: Value, stride: int) -> tuple[str, str]:
+    """One head's corners (N x 4 x cells, pixels) and scores (N x classes x cells)."""
+    own = f"stride{stride}"
+    flat = graph.add("Reshape", [head.name, "head.shape"], f"{own}.flat")
+    names = [f"{own}.logits", f"{own}.bins"]
+    graph.nodes.append(
+        onnx.helper.make_node("Split", [flat, "head.parts"], names, f"{own}.parts", axis=1)
+    )
+    scores = graph.add("Sigmoid", [names[0]], f"{own}.scores")
+    sides = graph.add("Reshape", [names[1], "bins.shape"], f"{own}.sides")
+    shares = graph.add("Softmax", [sides], f"{own}.shares", axis=2)
+    # The expectation over the bins, in pixels away from the cell's centre: minus to left and top.
+    steps = stride * np.arange(BINS).reshape(1, 1, BINS, 1)
+    signs = np.array([-1, -1, 1, 1]).reshape(1, 4, 1, 1)
+    factors = graph.constant(f"{own}.steps", (steps * signs).astype(np.float32))
+    weighted = graph.add("Mul", [shares, factors], f"{own}.weighted")
+    distances = graph.add("ReduceSum", [weighted, "bins.axis"], f"{own}.distances", keepdims=0)
+    centres = add_centres(graph, head, stride)
+    return graph.add("Add", [distances, centres], f"{own}.corners"), scores
+
+
+def add_centres(graph: Graph, head: Value, stride: int) -> str:
+    """4 x cells: x, y, x, y of each cell's centre in pixels, row by row."""
+    own = f"stride{stride}"
+    shape = graph.add("Shape", [head.name], f"{own}.shape")
+    length = graph.constant(f"{own}.length", np.array(stride, np.float32))
+    lines: dict[str, str] = {}
+    for axis in ("rows", "columns"):
+        count = graph.add("Gather", [shape, f"grid.{axis}"], f"{own}.{axis}.count", axis=0)
+        numbers = graph.add("Range", ["grid.from", count, "grid.step"], f"{own}.{axis}.numbers")
+        numbers = graph.add("Cast", [numbers], f"{own}.{axis}.floats", to=onnx.TensorProto.FLOAT)
+        numbers = graph.add("Add", [numbers, "half"], f"{own}.{axis}.middles")
+        lines[axis] = graph.add("Mul", [numbers, length], f"{own}.{axis}.pixels")
+    x = graph.add("Unsqueeze", [lines["columns"], "axis.first"], f"{own}.x")
+    y = graph.add("Unsqueeze", [lines["rows"], "axis.second"], f"{own}.y")
+    flat: list[str] = []
+    for name, one, other in (("x", x, y), ("y", y, x)):
+        none = graph.add("Sub", [other, other], f"{own}.{name}.zeros")
+        grid = graph.add("Add", [one, none], f"{own}.{name}.grid")
+        line = graph.add("Reshape", [grid, "line"], f"{own}.{name}.line")
+        flat.append(graph.add("Unsqueeze", [line, "axis.first"], f"{own}.{name}.row"))
+    return graph.add("Concat", [*flat, *flat], f"{own}.centres", axis=0)
+
+
+def add_end(graph: Graph) -> str:
+    """4 x 1: the picture's width and height, twice."""
+    shape = graph.add("Shape", ["image"], "image.shape")
+    end = graph.add("Gather", [shape, graph.numbers("ends", 2, 1, 2, 1)], "image.ends", axis=0)
+    end = graph.add("Cast", [end], "image.ends.floats", to=onnx.TensorProto.FLOAT)
+    return graph.add("Unsqueeze", [end, "axis.second"], "picture.end")
 
 
 def translate(name: str, topology: Path, weights: Path) -> onnx.ModelProto:
@@ -281,7 +318,7 @@ def translate(name: str, topology: Path, weights: Path) -> onnx.ModelProto:
         raise ValueError(f"the heads are {[head.side for head in heads]} cells wide")
     boxes, scores = add_boxes(graph, heads)
     add_detections(graph, boxes, scores, min_score=MIN_SCORE, iou=IOU)
-    return detector_model(graph, name, SIDE, SIDE)
+    return detector_model(graph, name, "height", "width")
 
 
 def main() -> None:

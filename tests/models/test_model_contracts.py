@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from functions._kit.capabilities import (
+    Canvas,
+    canvas_of,
+    check_contract,
+    check_detector,
+    check_rows,
+    label_names,
+)
 from functions._kit.errors import Unprocessable
 from functions._kit.fakes.inference import FakeInference
 from functions._kit.ports import ServedModel, TensorSpec
 from gateway.adapters.inference import TritonInference
 from gateway.cli.main import main
-from gateway.model_contracts import check_contract, check_detector, check_rows, label_names
 
 GOOD = ServedModel(
     "mine",
@@ -37,7 +44,8 @@ def test_a_model_that_keeps_the_contract_passes() -> None:
         ({"inputs": {}}, "one input, `image`, and has none"),
         ({"inputs": {"images": TensorSpec("FP32", (3, 32, 64))}}, "has `images`"),
         ({"inputs": {"image": TensorSpec("FP32", (32, 64, 3))}}, r"FP32 \[32, 64, 3\] and must be"),
-        ({"inputs": {"image": TensorSpec("UINT8", (-1, -1, 3))}}, "height and width fixed"),
+        ({"inputs": {"image": TensorSpec("UINT8", (-1, 64, 3))}}, "height and width both fixed"),
+        ({"inputs": {"image": TensorSpec("UINT8", (-1, -1, 3))}}, "`longest_side` is ''"),
         ({"inputs": {"image": TensorSpec("UINT8", (1, 32, 64, 3))}}, "max_batch_size"),
         ({"inputs": {"image": TensorSpec("UINT8", (3, 32, 64))}}, "UINT8"),
         ({"outputs": {"output0": TensorSpec("FP32", (84, 8400))}}, "has `output0`"),
@@ -51,6 +59,28 @@ def test_tensors_of_another_form_are_named_with_what_they_must_be(
     with pytest.raises(Unprocessable, match=reason) as caught:
         check_detector(replace(GOOD, **changed))
     assert caught.value.code == "model_contract"
+
+
+def flexible(longest_side: str, multiple_of: str) -> ServedModel:
+    """A model for pictures of many sizes."""
+    sides = {"longest_side": longest_side, "multiple_of": multiple_of}
+    picture = {"image": TensorSpec("UINT8", (-1, -1, 3))}
+    return replace(GOOD, inputs=picture, parameters=GOOD.parameters | sides)
+
+
+def test_a_model_says_which_pictures_it_takes() -> None:
+    assert canvas_of(GOOD) == Canvas(width=64, height=32)
+    assert canvas_of(flexible("416", "32")) == Canvas(416, 416, multiple_of=32)
+
+
+@pytest.mark.parametrize(
+    ("longest_side", "multiple_of"),
+    [("416", "0"), ("416", "-32"), ("400", "32"), ("0", "32"), ("nan", "32"), ("416", "nan"),
+     ("inf", "32"), ("416", "0.5"), ("-416", "32")],
+)  # fmt: skip
+def test_sides_that_do_not_fit_together_are_refused(longest_side: str, multiple_of: str) -> None:
+    with pytest.raises(Unprocessable, match="must be a multiple of `multiple_of`"):
+        check_detector(flexible(longest_side, multiple_of))
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,17 @@ class Letterboxed:
 
 
 def letterbox(
-    source: bytes, *, width: int, height: int, max_pixels: int = MAX_PIXELS
+    source: bytes,
+    *,
+    width: int,
+    height: int,
+    multiple_of: int = 0,
+    max_pixels: int = MAX_PIXELS,
 ) -> Letterboxed:
     """Decode `source` to fit a rectangle of `width` x `height` pixels, enlarged if need be.
+
+    Where `multiple_of` is given, each side of the rectangle is cut down to its smallest multiple
+    that still holds the picture: a detector has nothing to find in grey.
 
     JPEG is decoded at a half, a quarter or an eighth by its own DCT scaling. Raises as `decode`
     does, and `Unprocessable` (`picture_too_small`).
@@ -54,6 +62,9 @@ def letterbox(
     inner = strictly(
         info, lambda fail_on: _reduced(source, info, inner_width, inner_height, fail_on)
     )
+    if multiple_of:
+        width = -(-inner_width // multiple_of) * multiple_of
+        height = -(-inner_height // multiple_of) * multiple_of
     pixels = np.full((height, width, 3), PADDING, np.uint8)
     pixels[:inner_height, :inner_width] = inner
     return Letterboxed(pixels, inner_width, inner_height)
