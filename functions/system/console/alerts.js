@@ -1,6 +1,7 @@
 /** The alerts: a page of them from the table, new ones from the stream, each shown once. */
 
-import { Card, large, spoken } from "./card.js";
+import { Announcer } from "./announcer.js";
+import { Card, large } from "./card.js";
 import { byId, say } from "./dom.js";
 import { filterQuery, matches, offer } from "./filters.js";
 import { assign } from "./palette.js";
@@ -11,7 +12,6 @@ const MOST_CARDS = 400; // a console may stay open for weeks
 const RECORDED_MS = 3_000; // the recorder writes within two seconds
 const CATCH_UP_PAGES = 10;
 const MOST_RECENT = 500; // heard, and perhaps not recorded yet
-const ANNOUNCE_MS = 1_000;
 const list = byId("alert-list");
 
 export class Alerts {
@@ -19,15 +19,14 @@ export class Alerts {
   #cards = new Map(); // by alert_id
   #order = []; // cards, newest first
   #held = new Map(); // alerts that wait for the reader to ask for them
+  #flooded = false; // whether more came than is worth holding
   #query = {};
   #cursor = null;
   #before = null; // instead of a cursor, after old cards were let go
   #loading = new AbortController();
   #recent = [];
   #marking = new Map(); // alert_id -> the request that tells the server of a mark
-  #unsaid = [];
-  #announcing = null;
-  #unseen = 0;
+  #announcer = new Announcer();
 
   /** `onState` hears "live" and "reconnecting", `onAlert` every new alert. */
   constructor(api, { onState, onAlert }) {
@@ -35,19 +34,15 @@ export class Alerts {
     this.onState = onState;
     this.onAlert = onAlert;
     byId("more").addEventListener("click", () => void this.#more());
-    byId("newer").addEventListener("click", () => this.#release());
-    addEventListener("scroll", () => !this.#reading() && this.#release({ quietly: true }), {
-      passive: true,
-    });
-    document.addEventListener("visibilitychange", () => this.#title());
+    byId("newer").addEventListener("click", () => void this.#release());
+    addEventListener("scroll", () => void this.#release({ quietly: true }), { passive: true });
   }
 
   /** Load, then follow until the signal. */
   async start(signal) {
     signal.addEventListener("abort", () => {
-      clearTimeout(this.#announcing);
-      this.#announcing = null;
-      this.#unsaid = [];
+      this.#announcer.clear();
+      this.#loading.abort();
       this.#recent = [];
       closeViewer();
       this.#clear();
@@ -171,9 +166,10 @@ export class Alerts {
       return;
     }
     if (!matches(alert, this.#query) || this.#beyond(alert)) return;
-    if (this.#reading()) this.#held.set(id, alert);
-    else this.#add([alert], { arriving: true });
-    this.#announce(alert);
+    if (!this.#reading()) this.#add([alert], { arriving: true });
+    else if (this.#held.size < MOST_CARDS) this.#held.set(id, alert);
+    else this.#flooded = true;
+    this.#announcer.say(alert);
   }
 
   /** Whether `alert` is older than all that is shown, with more to load: its turn comes then. */
@@ -188,14 +184,15 @@ export class Alerts {
     return inside || (list.childElementCount > 0 && list.getBoundingClientRect().top < 0);
   }
 
-  #release({ quietly = false } = {}) {
+  async #release({ quietly = false } = {}) {
     if (this.#held.size === 0 || (quietly && this.#reading())) return;
     const held = [...this.#held.values()];
     this.#held.clear();
-    this.#add(held, { arriving: true });
+    if (this.#flooded) await this.reload();
+    else this.#add(held, { arriving: true });
     this.#summary();
     if (quietly) return;
-    this.#order[0].opener.focus({ preventScroll: true });
+    this.#order[0]?.opener.focus({ preventScroll: true });
     byId("alerts-title").scrollIntoView({ block: "start" });
   }
 
@@ -304,32 +301,13 @@ export class Alerts {
     return (await this.#api.json("GET", `cameras/${encodeURIComponent(cameraId)}`)).zones;
   }
 
-  /** Say what has come, together where it comes quickly. */
-  #announce(alert) {
-    this.#unsaid.push(alert);
-    if (document.hidden) this.#unseen += 1;
-    this.#title();
-    this.#announcing ??= setTimeout(() => {
-      const [first, ...rest] = this.#unsaid;
-      this.#unsaid = [];
-      this.#announcing = null;
-      byId("announce").textContent =
-        rest.length === 0 ? `New alert: ${spoken(first)}` : `${rest.length + 1} new alerts`;
-    }, ANNOUNCE_MS);
-  }
-
-  #title() {
-    if (!document.hidden) this.#unseen = 0;
-    document.title = this.#unseen > 0 ? `(${this.#unseen}) Nereid` : "Nereid";
-  }
-
   #summary() {
     const shown = this.#order.length;
     const more = this.#cursor !== null || this.#before !== null;
     const held = this.#held.size;
     byId("alerts-summary").textContent = shown === 0 ? "" : `${shown} shown`;
     byId("more").hidden = !more;
-    say(byId("newer"), held === 0 ? "" : `↑ ${held} new ${held === 1 ? "alert" : "alerts"}`);
+    say(byId("newer"), held === 0 ? "" : `↑ ${held}${this.#flooded ? "+" : ""} new ${held === 1 ? "alert" : "alerts"}`);
     const filtered = Object.values(this.#query).some((value) => value !== "");
     const empty = filtered
       ? "No alert matches these filters."
@@ -342,6 +320,7 @@ export class Alerts {
     this.#cards.clear();
     this.#order = [];
     this.#held.clear();
+    this.#flooded = false;
     this.#cursor = null;
     this.#before = null;
   }

@@ -18,6 +18,7 @@ export class Chart {
   #first = 0;
   #soon = null;
   #again = null;
+  #signal = AbortSignal.abort();
 
   /** `query` says which alerts to count; `onHour(Date)` hears a click on an hour. */
   constructor(api, { query, onHour, onNames }) {
@@ -36,11 +37,13 @@ export class Chart {
 
   /** Count again, now and every minute, until the signal. */
   start(signal) {
+    this.#signal = signal;
     signal.addEventListener("abort", () => {
       clearTimeout(this.#soon);
       clearInterval(this.#again);
       this.#soon = null;
       this.#items = [];
+      this.#draw();
     });
     this.#again = setInterval(() => void this.load(), AGAIN_MS);
     return this.load();
@@ -55,16 +58,17 @@ export class Chart {
   }
 
   async load() {
+    const signal = this.#signal;
     const now = Date.now();
     const first = now - (now % HOUR_MS) - (HOURS - 1) * HOUR_MS;
     try {
       const query = { ...this.#query(), from: new Date(first).toISOString() };
-      const { items } = await this.#api.json("GET", "alerts/counts", { query });
+      const { items } = await this.#api.json("GET", "alerts/counts", { query, signal });
       this.#items = items;
       this.#first = first;
       say(byId("chart-error"), null);
     } catch (error) {
-      if (error.status === 401) return;
+      if (error.name === "AbortError" || error.status === 401) return;
       say(byId("chart-error"), error.message);
     }
     this.onNames(this.#items);

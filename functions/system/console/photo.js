@@ -2,7 +2,7 @@
 
 import { comparison, largeComparison } from "./compare.js";
 import { byId, h, percent, randomId, say } from "./dom.js";
-import { resultLink } from "./tasks.js";
+import { FINAL, resultLink } from "./task_row.js";
 import { openViewer } from "./viewer.js";
 
 const drop = byId("drop");
@@ -153,7 +153,7 @@ export class Photo {
     const task = await new Promise((resolve) => {
       this.#tasks.watch(accepted.task_id, `${file.name}, ${scale}×`, (row) => {
         if (row.status === "processing") this.#step("Enlarging", row.progress);
-        if (["completed", "failed", "cancelled"].includes(row.status)) resolve(row);
+        if (FINAL.has(row.status)) resolve(row);
       });
     });
     signal.removeEventListener("abort", cancel);
