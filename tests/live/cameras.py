@@ -28,11 +28,12 @@ RECORDED_S = 10.0
 """The recorder is at most half a second behind; the rest is for a busy machine."""
 
 
-def jpeg(photo: Path, *, width: int, number: int = 0) -> bytes:
-    """`photo` as a JPEG `width` pixels wide; the same `number` makes the same bytes."""
+def jpeg(photo: Path, *, width: int, crop: tuple[int, int, int, int] | None = None) -> bytes:
+    """`photo`, or what is of it within `crop` (left, top, width, height), `width` pixels wide."""
     image = pyvips.Image.new_from_file(str(photo))
-    image = image.thumbnail_image(width, height=10_000, size="down")
-    return numbered(encoded(image, ".jpg", Q=90), number)
+    if crop is not None:
+        image = image.crop(*crop)
+    return encoded(image.thumbnail_image(width, height=10_000, size="down"), ".jpg", Q=90)
 
 
 def numbered(picture: bytes, number: int) -> bytes:

@@ -210,7 +210,7 @@ async def test_a_frame_sent_again_without_mending_comes_back_as_a_letter(
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        (FRAME[: len(FRAME) // 8], 422, "corrupt_picture"),
+        (FRAME[:20], 422, "corrupt_picture"),
         (b"this is not a picture", 415, "unsupported_media_type"),
         (HUGE, 422, "picture_too_large"),
         (b"", 422, "empty_body"),
@@ -227,6 +227,15 @@ async def test_a_bad_frame_is_refused_over_http_and_leaves_nothing(
     assert await bucket.keys(f"frames/{camera.camera_id}/") == set()
     async with nats_of(system) as queue:
         assert await held(queue, f"frames.{camera.camera_id}") == 0
+
+
+async def test_a_frame_that_breaks_off_after_its_header_is_kept_beside_its_letter(
+    system: Nereid, camera: Camera, bucket: Bucket, operator: httpx.AsyncClient
+) -> None:
+    await camera.send(FRAME[: len(FRAME) // 2])
+    letter = only(await buried(operator, camera, 1))
+    assert letter["code"] == "corrupt_picture"
+    assert await bucket.keys(f"frames/{camera.camera_id}/") == {letter["payload"]["key"]}
 
 
 @pytest.mark.parametrize(
