@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
@@ -17,6 +18,8 @@ WAITS_S = (0.25, 0.5, 1.0, 2.0)
 """Pauses before the probes; the last one repeats."""
 WATCH_S = 0.25
 """How often it is looked whether a backend without memory answers requests again."""
+FORGET_S = 120.0
+"""A lack of memory that no request has met for so long is over: perhaps nobody is left to ask."""
 
 Probe = Callable[[], Awaitable[bool]]
 Answered = Callable[[], int]
@@ -98,14 +101,18 @@ class Infirmary:
             del self._recoveries[backend]
 
     async def _watch(self, backend: str) -> None:
-        """End a lack of memory as soon as a request is answered."""
+        """End a lack of memory as soon as a request is answered, or none has met it for long."""
         before = self.answers().get(backend, 0)
-        while True:
-            await asyncio.sleep(WATCH_S)
-            if self.answers().get(backend, 0) > before:
+        seen, last_seen = 0, 0.0
+        while self.answers().get(backend, 0) <= before:
+            now = time.monotonic()
+            if self._relapses[backend] != seen:
+                seen, last_seen = self._relapses[backend], now
+            if now - last_seen > FORGET_S:
                 break
+            await asyncio.sleep(WATCH_S)
         del self._relapses[backend], self._watches[backend]
-        log.warning("%s has memory again", backend)
+        log.warning("%s is not known to lack memory any more", backend)
         if backend not in self._recoveries:
             self._is_well(backend)
 

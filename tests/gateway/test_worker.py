@@ -7,7 +7,7 @@ import random
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from functions._kit.consume import Run, consume
-from functions._kit.errors import JobFailed, RetryJob, Unavailable
+from functions._kit.consume import Envelope, Run, consume
+from functions._kit.errors import JobFailed, OutOfMemory, RetryJob, Unavailable
+from functions._kit.fakes import FakeAlertStore
 from functions._kit.messages import Message, new_id, now
 from functions._kit.policy import Policy
+from functions._kit.ports import AlertFilter
+from functions.alerts.contracts import Alert, Box
 from functions.tasks.contracts import (
     DeadLetter,
     Job,
@@ -32,7 +35,8 @@ from functions.tasks.contracts import (
 )
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.registry import Function
-from gateway.worker import Worker
+from gateway.worker import Worker, health
+from gateway.worker.handler import HEALTHY_FAILURES
 
 
 def random_word() -> str:
@@ -50,6 +54,8 @@ class House:
     stream: JetStream
     scratch: Path
     well: bool = True
+    answered: int = 0
+    told: list[dict[str, str]] = field(default_factory=list)
     drain_s: float = 5.0
     name: str = field(default_factory=lambda: f"test.{random_word()}")
 
@@ -82,6 +88,8 @@ class House:
             {"triton": is_well},
             scratch=self.scratch,
             drain_s=self.drain_s,
+            answered={"triton": lambda: self.answered},
+            tell=lambda sick: self.told.append(dict(sick)),
         )
         stop, ready = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(worker.run(stop, ready))
@@ -523,3 +531,194 @@ async def test_of_a_batch_only_what_is_not_done_is_handed_back(house: House) -> 
                 await asyncio.sleep(0.01)
     assert seen == [0, 1, 2]
     assert await house.left() == 0
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes and looks follow one another quickly."""
+    monkeypatch.setattr(health, "WAITS_S", (0.01,))
+    monkeypatch.setattr(health, "WATCH_S", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_lack_of_memory_spends_no_attempt_while_nobody_is_served(house: House) -> None:
+    tries = 0
+
+    async def handle(job: Job, run: Run) -> dict[str, int]:
+        nonlocal tries
+        tries += 1
+        if tries <= 3 * HEALTHY_FAILURES:
+            raise OutOfMemory("triton", "CUDA out of memory")
+        house.answered += 1
+        return {"attempt": run.attempt}
+
+    async with house.working(house.function(handle, attempts=1)):
+        final = (await house.events(await house.send()))[-1]
+        await until_told(house, {})
+    assert (final.status, final.result) == (Status.COMPLETED, {"attempt": 1})
+    assert tries == 3 * HEALTHY_FAILURES + 1
+    assert house.told == [{"triton": "CUDA out of memory"}, {}]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_lack_of_memory_that_meets_one_job_alone_spends_its_attempts(house: House) -> None:
+    tries = 0
+
+    async def handle(job: Job, run: Run) -> None:
+        nonlocal tries
+        tries += 1
+        house.answered += 1  # others get their answers meanwhile
+        raise OutOfMemory("triton", "CUDA out of memory")
+
+    async with house.working(house.function(handle, attempts=1)):
+        final = (await house.events(await house.send()))[-1]
+    assert final.status is Status.FAILED
+    assert (final.error and final.error.code) == "triton_unavailable"
+    assert tries == HEALTHY_FAILURES
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_jobs_wait_side_by_side_for_memory_and_all_are_done(house: House) -> None:
+    """Eight frames at once, and a backend that has no memory for a while."""
+    tries, done = 0, 0
+
+    async def handle(job: Fact, run: Run) -> None:
+        nonlocal tries, done
+        tries += 1
+        if tries <= 100:
+            raise OutOfMemory("triton", "CUDA out of memory")
+        house.answered += 1
+        done += 1
+
+    for number in range(20):
+        await house.stream.publish(f"frames.{house.name}", Fact(number=number))
+    function = house.function(handle, Fact, "frames", bands=False, concurrency=8, attempts=1)
+    async with house.working(function), asyncio.timeout(20):
+        while done < 20:
+            await asyncio.sleep(0.01)
+    assert (tries, done) == (120, 20)
+    assert await house.stream.last(f"dead.{house.name}") is None
+    assert house.told[-1] == {}
+
+
+async def until_told(house: House, sick: dict[str, str]) -> None:
+    async with asyncio.timeout(10):
+        while not house.told or house.told[-1] != sick:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_backend_that_is_away_is_told_of_and_taken_back(house: House) -> None:
+    house.well = False
+
+    async def handle(job: Job, run: Run) -> None:
+        if not house.well:
+            raise Unavailable("triton", "it is away")
+
+    async with house.working(house.function(handle)):
+        job = await house.send()
+        await until_told(house, {"triton": "it is away"})
+        house.well = True
+        assert (await house.events(job))[-1].status is Status.COMPLETED
+    assert house.told == [{"triton": "it is away"}, {}]
+
+
+def with_envelope(house: House, seen: list[Envelope], outcome: list[Exception]) -> Function:
+    """A function that remembers its envelopes, and raises what is left of `outcome`."""
+
+    async def handler(fact: Fact, envelope: Envelope) -> None:
+        seen.append(envelope)
+        if outcome:
+            raise outcome.pop(0)
+
+    policy = Policy(backoff_s=(0.05,), attempts=5)
+    consumer = consume("frames.*", policy=policy)(handler)
+    return Function(house.name, "a test", [], [replace(consumer, subject=f"frames.{house.name}")])
+
+
+async def test_an_envelope_says_where_a_message_came_from_when_and_how_often(
+    house: House,
+) -> None:
+    seen: list[Envelope] = []
+    before = now()
+    subject = f"frames.{house.name}"
+    await house.stream.publish(subject, Fact(number=1))
+    function = with_envelope(house, seen, [RetryJob("flaky", "x"), ZeroDivisionError()])
+    async with house.working(function), asyncio.timeout(10):
+        while await house.stream.count(subject):
+            await asyncio.sleep(0.01)
+    assert [envelope.attempt for envelope in seen] == [1, 2, 3]
+    assert {envelope.subject for envelope in seen} == {subject}
+    (stored_at,) = {envelope.stored_at for envelope in seen}
+    assert before <= stored_at <= now()
+    assert stored_at.tzinfo is not None
+
+
+async def test_a_sick_backend_shows_in_no_envelope(house: House) -> None:
+    seen: list[Envelope] = []
+    subject = f"frames.{house.name}"
+    await house.stream.publish(subject, Fact(number=1))
+    function = with_envelope(house, seen, [Unavailable("triton", "away")] * 2)
+    async with house.working(function), asyncio.timeout(10):
+        while await house.stream.count(subject):
+            await asyncio.sleep(0.01)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert seen[0].attempt == 1
+
+
+async def test_frames_are_handled_side_by_side(house: House) -> None:
+    together = asyncio.Barrier(8)
+    done: list[int] = []
+
+    async def handle(fact: Fact, run: Run) -> None:
+        await together.wait()
+        done.append(fact.number)
+
+    for number in range(16):
+        await house.stream.publish(f"frames.{house.name}", Fact(number=number))
+    function = house.function(handle, Fact, "frames", bands=False, concurrency=8)
+    async with house.working(function), asyncio.timeout(10):
+        while await house.stream.count(f"frames.{house.name}"):
+            await asyncio.sleep(0.01)
+    assert sorted(done) == list(range(16))
+
+
+async def test_one_unreadable_alert_holds_up_no_other_of_its_batch(house: House) -> None:
+    store = FakeAlertStore()
+    batches: list[int] = []
+
+    async def record(alerts: list[Alert], run: Run) -> None:
+        batches.append(len(alerts))
+        await store.record(alerts)
+
+    subject = f"events.{house.name}"
+    for number in range(9):
+        if number == 4:
+            await house.stream.publish_bytes(subject, b'{"alert_id": "no more than that"}')
+        await house.stream.publish(subject, an_alert(number))
+    function = house.function(record, Alert, "events", batch=100, linger_s=0.5, bands=False)
+    async with house.working(function):
+        letter = msgspec.json.decode(await house.first(f"dead.{house.name}"), type=DeadLetter)
+        async with asyncio.timeout(10):
+            while sum(batches) < 9:
+                await asyncio.sleep(0.01)
+    page = await store.page(AlertFilter(), cursor=None, limit=100)
+    assert len(page.rows) == 9
+    assert batches == [9]
+    assert letter.code == "unreadable"
+    assert letter.payload == b'{"alert_id": "no more than that"}'
+
+
+def an_alert(number: int) -> Alert:
+    return Alert(
+        alert_id=new_id(),
+        camera_id="gate",
+        label="person",
+        score=0.9,
+        box=Box(x=0, y=0, width=1, height=1),
+        captured_at=now(),
+        created_at=now(),
+        model="m",
+        model_version="1",
+        frame_key=f"frames/gate/{number}.jpg",
+    )
