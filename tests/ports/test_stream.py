@@ -121,6 +121,49 @@ async def test_every_stream_takes_its_messages(stream: Stream, name: str) -> Non
     assert await stream.count(subject) == 1
 
 
+@pytest.mark.parametrize("pattern", ["*", ">", "*.z", "b.>"])
+async def test_the_oldest_of_a_pattern_is_the_first_that_matches(
+    stream: Stream, subject: str, pattern: str
+) -> None:
+    await stream.publish(subject, Note(text="shorter than any pattern's"))
+    for name in ("a.y.more", "c", "b.z", "b", "a.z"):
+        await stream.publish(f"{subject}.{name}", Note(text=name))
+    expected = {"*": "c", ">": "a.y.more", "*.z": "b.z", "b.>": "b.z"}[pattern]
+    oldest = await stream.oldest(f"{subject}.{pattern}")
+    assert text(oldest) == expected
+    assert oldest is not None
+    assert oldest.subject == f"{subject}.{expected}"
+
+
+async def test_a_handled_frame_is_not_the_oldest_any_more(nats_url: str) -> None:
+    client = await connect(nats_url, name="tests")
+    await ensure_streams(client, StreamLimits())
+    stream = JetStream(client)
+    camera = f"frames.{new_id()}"
+    for name in ("one", "two"):
+        await stream.publish(camera, Note(text=name))
+    consumer = await client.jetstream().pull_subscribe(camera, stream="FRAMES")
+    (message,) = await consumer.fetch(1)
+    assert text(await stream.oldest(camera)) == "one", "what is in hand waits, too"
+    await message.ack_sync()
+    assert text(await stream.oldest(camera)) == "two"
+    (last,) = await consumer.fetch(1)
+    await last.ack_sync()
+    assert await stream.oldest(camera) is None
+    await client.close()
+
+
+@pytest.mark.parametrize("pattern", [">", "*"])
+async def test_the_last_of_a_pattern_has_the_newest_sequence(
+    stream: Stream, subject: str, pattern: str
+) -> None:
+    for name in ("a", "b"):
+        newest = await stream.publish(f"{subject}.{name}", Note(text=name))
+        last = await stream.last(f"{subject}.{pattern}")
+        assert last is not None
+        assert (last.sequence, text(last)) == (newest.sequence, name)
+
+
 async def test_a_repeated_message_id_stores_nothing(stream: Stream, subject: str) -> None:
     message_id = new_id()
     first = await stream.publish(subject, Note(text="first"), message_id=message_id)
