@@ -91,7 +91,7 @@ class S3Objects:
         return _info(key, answer)
 
     async def read(self, key: str, *, limit_bytes: int) -> tuple[bytes, ObjectInfo]:
-        """See `Objects.read`. A signed URL and bare aiohttp: at most half of get_object's CPU time."""
+        """See `Objects.read`. A signed URL and bare aiohttp: about half the CPU of get_object."""
         url = self._signed(self._url, key, OWN_URL_S)
         with _translated():
             async with self._http.get(URL(url, encoded=True)) as answer:
