@@ -150,6 +150,7 @@ async def test_a_handled_frame_is_not_the_oldest_any_more(nats_url: str) -> None
     (last,) = await consumer.fetch(1)
     await last.ack_sync()
     assert await stream.oldest(camera) is None
+    await client.jetstream().delete_consumer("FRAMES", (await consumer.consumer_info()).name)
     await client.close()
 
 
