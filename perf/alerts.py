@@ -20,7 +20,18 @@ import httpx
 import msgspec
 import nats
 import pyvips
-from measure import Engine, cpu_seconds, forget_peak, peak_mb, resident_mb, row, say, system, timed
+from measure import (
+    Engine,
+    cpu_seconds,
+    forget_peak,
+    peak_mb,
+    ratio,
+    resident_mb,
+    row,
+    say,
+    system,
+    timed,
+)
 
 from functions._kit.consume import Envelope
 from functions._kit.messages import new_id, now
@@ -47,10 +58,11 @@ async def alerts(options: argparse.Namespace) -> None:
         engine = Engine([sys.executable, str(Path(__file__).with_name("bare_detect.py")), folder])
         async with _prepared(Path(folder), files) as bench:
             expected = await bench.look_at_each()
-            rates: dict[str, list[float]] = {"engine": [], "path": []}
+            rates: dict[str, list[float]] = {"rectangle": [], "square": [], "path": []}
             busy: dict[str, float] = {}
             for _ in range(options.runs):
-                rates["engine"].append(await engine.run())
+                for name in ("rectangle", "square"):
+                    rates[name].append(await engine.run(name))
                 before = cpu_seconds()
                 rates["path"].append(await bench.rate(options.frames, expected))
                 busy = {k: v - before.get(k, 0.0) for k, v in cpu_seconds().items()}
@@ -79,21 +91,23 @@ def _say_rates(
         "runs": options.runs,
     }
     for name, found in rates.items():
-        facts: dict[str, Any] = engine.facts
         if name == "path":
             each = {k: round(1000 * v / options.frames, 2) for k, v in busy.items()}
-            facts = {"frames": options.frames, "cpu_ms_a_frame": each}
+            facts: dict[str, Any] = {"frames": options.frames, "cpu_ms_a_frame": each}
+        else:
+            own = {key: engine.facts[key][name] for key in ("streams", "shapes")}
+            facts = {key: engine.facts[key] for key in ("engine", "version")} | own
         say(
-            f"alerts.{name}",
+            f"alerts.{name if name == 'path' else f'engine.{name}'}",
             median_per_s=round(statistics.median(found), 2),
             per_s=[round(rate, 2) for rate in found],
             **facts,
             **conditions,
         )
-    shares = [path / bare for path, bare in zip(rates["path"], rates["engine"], strict=True)]
     say(
         "alerts.ratio",
-        path_over_engine=round(statistics.median(shares), 3),
+        path_over_engine_rectangle=round(ratio(rates["path"], rates["rectangle"]), 3),
+        path_over_engine_square=round(ratio(rates["path"], rates["square"]), 3),
         path_per_s=round(statistics.median(rates["path"]), 2),
         limits={"path_over_engine": ">= 0.75", "path_per_s": ">= 30"},
     )

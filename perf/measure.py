@@ -60,7 +60,7 @@ async def system(folder: Path) -> AsyncIterator[tuple[System, httpx.AsyncClient]
 
 
 class Engine:
-    """A process that does its work once for each line it is sent, and says the seconds."""
+    """A process that does its work once for each line it is sent, and says what it found."""
 
     def __init__(self, command: list[str]) -> None:
         environment = os.environ | {"PYTHONSAFEPATH": "1"}
@@ -69,13 +69,13 @@ class Engine:
         )
         self.facts: dict[str, Any] = json.loads(self._read())
 
-    async def run(self) -> float:
-        """Seconds of one run."""
-        return float(await asyncio.to_thread(self._ask))
+    async def run(self, what: str = "go") -> float:
+        """What one run finds: seconds, or a rate."""
+        return float(await asyncio.to_thread(self._ask, what))
 
-    def _ask(self) -> str:
+    def _ask(self, what: str) -> str:
         if self._process.stdin is not None:
-            self._process.stdin.write("go\n")
+            self._process.stdin.write(f"{what}\n")
             self._process.stdin.flush()
         return self._read()
 

@@ -6,14 +6,12 @@ from datetime import datetime
 
 import msgspec
 
+from functions._kit.messages import NO_JSON
 from functions._kit.ports import Letter
 from functions.tasks.contracts import DeadLetter
 
 MAX_PAYLOAD_BYTES = 1 << 19
 """A letter keeps so much of its message, so that it fits into a message itself (NATS: 1 MiB)."""
-
-NO_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that it cannot decode; the second for text that is not UTF-8."""
 
 _decode = msgspec.json.Decoder(DeadLetter).decode
 

@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 import msgspec
 import uuid_utils
 
+NO_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode; the second for text that is not UTF-8."""
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A body that a caller sends: unknown fields are refused."""

@@ -12,6 +12,7 @@ from litestar.params import HeaderParameter, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from functions._kit.http import Port
+from functions._kit.messages import NO_JSON
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Record, Stream
 from functions._kit.sse import HEARTBEAT, position, with_heartbeats
@@ -71,7 +72,7 @@ def _read(record: Record) -> Alert | None:
     """The alert, or None for what is none: whoever came after it would end here, too."""
     try:
         return _decode(record.data)
-    except msgspec.MsgspecError as error:
+    except NO_JSON as error:
         log.warning("%s %d is no alert: %s", record.subject, record.sequence, error)
         return None
 

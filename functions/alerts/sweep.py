@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from functions._kit.consume import Tick, consume
+from functions._kit.messages import NO_JSON
 from functions._kit.policy import Policy
 from functions._kit.ports import AlertStore, DeadLetters, ObjectInfo, Objects, Stream
 from functions.alerts.contracts import FRAME_PREFIX, KEEP_SUBJECT, Frame, KeepJob, image_key
@@ -88,7 +89,7 @@ async def _in_letters(dead_letters: DeadLetters) -> frozenset[str]:
             try:
                 frame = msgspec.json.decode(letter.content.payload, type=Frame)
                 keys.add(frame.key.removeprefix("/"))
-            except msgspec.MsgspecError:
+            except NO_JSON:
                 continue  # it names no frame
         before = letters[-1].number
     return frozenset(keys)

@@ -12,8 +12,8 @@ from litestar.params import FromPath, QueryParameter
 
 from functions._kit.errors import Conflict, NotFound, RequestError
 from functions._kit.http import Port
-from functions._kit.letters import MAX_PAYLOAD_BYTES, NO_JSON
-from functions._kit.messages import Answer
+from functions._kit.letters import MAX_PAYLOAD_BYTES
+from functions._kit.messages import NO_JSON, Answer
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import DeadLetters, Letter, Stream, TaskStore
 from functions._kit.submit import accepted_before, claim_task_id, new_task, submit

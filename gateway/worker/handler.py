@@ -21,7 +21,8 @@ from functions._kit.errors import (
     RetryJob,
     Unavailable,
 )
-from functions._kit.messages import now
+from functions._kit.letters import MAX_PAYLOAD_BYTES
+from functions._kit.messages import NO_JSON, now
 from functions._kit.ports import AlertStore, Inference, Objects, TaskStore
 from functions.tasks.contracts import DeadLetter, Job
 from gateway.adapters.jetstream import JetStream
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 HEALTHY_FAILURES = 5
 """A job that finds its backend unavailable so often, while the probe finds it well, is at fault
 itself: its attempt counts."""
-MAX_LETTER_BYTES = 1 << 19
-"""Of a message that nobody can read, a dead letter keeps so much: it must fit into a message."""
 BACKENDS: dict[type, str] = {
     Inference: "triton",
     Objects: "s3",
@@ -99,7 +98,7 @@ class Handler:
         for delivery in deliveries:
             try:
                 readable.append((delivery, self._decode(delivery.data)))
-            except msgspec.MsgspecError as error:
+            except NO_JSON as error:
                 bury = partial(self._bury, delivery, "unreadable", str(error))
                 await self._through_sickness(infirmary, bury)
                 await delivery.done()
@@ -218,7 +217,7 @@ class Handler:
             message=message,
             attempts=delivery.attempt,
             at=now(),
-            payload=delivery.data[:MAX_LETTER_BYTES],
+            payload=delivery.data[:MAX_PAYLOAD_BYTES],
         )
         await self._stream.publish(
             f"dead.{self.name}", letter, message_id=f"{self.name}:{delivery.sequence}"

@@ -407,9 +407,3 @@ async def test_the_interface_describes_each_action_at_its_own_path(
     assert set(paths[PATH]) == {"get", "delete"}
     assert set(paths[PATH + "/{letter_id}"]) == {"get", "delete"}
     assert set(paths[PATH + "/{letter_id}:resend"]) == {"post"}
-
-
-def test_the_worker_cuts_letters_where_we_look_for_it() -> None:
-    from gateway.worker import handler  # noqa: PLC0415
-
-    assert handler.MAX_LETTER_BYTES == MAX_PAYLOAD_BYTES
