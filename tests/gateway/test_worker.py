@@ -427,16 +427,17 @@ async def test_an_express_slot_takes_a_high_task_while_all_others_are_busy(house
         await house.events(slow)
 
 
-async def test_a_message_that_nobody_can_read_is_a_dead_letter(house: House) -> None:
+@pytest.mark.parametrize("data", [b"\xff{not json", b'{"task": "\xff"}', b"", b"[" * 5000])
+async def test_a_message_that_nobody_can_read_is_a_dead_letter(house: House, data: bytes) -> None:
     async def handle(job: Job, run: Run) -> None:
         raise AssertionError
 
     subject = f"jobs.{house.name}.normal"
     async with house.working(house.function(handle)):
-        await house.stream.publish_bytes(subject, b"\xff{not json")
+        await house.stream.publish_bytes(subject, data)
         letter = msgspec.json.decode(await house.first(f"dead.{house.name}"), type=DeadLetter)
         await until_empty(house)
-    assert (letter.code, letter.payload) == ("unreadable", b"\xff{not json")
+    assert (letter.code, letter.payload) == ("unreadable", data)
 
 
 class Fact(Message, frozen=True, kw_only=True):
