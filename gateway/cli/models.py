@@ -84,3 +84,33 @@ async def _check(settings: Settings, name: str) -> None:
     async with TritonInference(settings.triton_url) as inference:
         capability = await check_served(inference, name)
     click.echo(f"{name} is as {capability} demands")
+
+
+@models.command()
+@click.argument("capability", type=click.Choice(["detect"]))
+@click.argument("model")
+@DATA
+def switch(capability: str, model: str, data: Path | None) -> None:
+    """Let MODEL serve CAPABILITY from now on, in every process, once it has passed its check."""
+    run(_switch(configured(data=data), capability, model))
+
+
+async def _switch(settings: Settings, capability: str, name: str) -> None:
+    from functions._kit.capabilities import check_served
+    from functions._kit.errors import Unprocessable
+    from functions.alerts.contracts import CAPABILITIES
+    from gateway.adapters.inference import TritonInference
+    from gateway.adapters.jetstream import connect
+    from gateway.adapters.keyvalue import JetStreamKeyValue
+    from gateway.runtime import required
+
+    async with TritonInference(required(settings, "triton_url")) as inference:
+        kept = await check_served(inference, name)
+    if kept != capability:
+        raise Unprocessable("model_contract", f"{name} is a model for {kept}, not {capability}")
+    client = await connect(required(settings, "nats_url"), name="nereid-models")
+    try:
+        await JetStreamKeyValue(client).put(CAPABILITIES, capability, name.encode())
+    finally:
+        await client.close()
+    click.echo(f"{capability} is served by {name}")
