@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from inspect import unwrap
+from typing import Any, get_type_hints
 
 from litestar import Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.params import HeaderParameter, QueryParameter
 from litestar.types import ExceptionHandlersMap
 
 from functions._kit.errors import NereidError, RequestError, TooManyRequests, Unavailable
@@ -64,10 +68,11 @@ def _ours(_: HttpRequest, error: NereidError) -> Response[dict[str, Any]]:
     return problem(422, error.code, error.message)
 
 
-def _invalid(_: HttpRequest, error: ValidationException) -> Response[dict[str, Any]]:
+def _invalid(request: HttpRequest, error: ValidationException) -> Response[dict[str, Any]]:
     """What Litestar and msgspec found wrong, each with its field and rule."""
+    names = _given_names(request)
     errors = [
-        {"field": _field(item), "message": item["message"]}
+        {"field": _field(item, names), "message": item["message"]}
         for item in (error.extra if isinstance(error.extra, list) else [])
         if isinstance(item, dict) and "message" in item
     ]
@@ -76,17 +81,32 @@ def _invalid(_: HttpRequest, error: ValidationException) -> Response[dict[str, A
         422,
         "invalid_request",
         _short(rules),
-        field=str(errors[0]["field"]) if errors else None,
+        field=str(errors[0]["field"]) if errors else _missing(error.detail),
         errors=errors or None,
     )
 
 
-def _field(item: dict[str, Any]) -> str:
+def _field(item: dict[str, Any], names: Mapping[str, str]) -> str:
     """The caller's name for what Litestar names by our parameter."""
     name = str(item.get("key") or item.get("source") or "body")
-    if name == "data":
-        return "body"
-    return name.replace("_", "-").title() if item.get("source") == "header" else name
+    return "body" if name == "data" else names.get(name, name)
+
+
+def _given_names(request: HttpRequest) -> dict[str, str]:
+    """Parameters of the handler that callers know by another name, such as `from`."""
+    hints = get_type_hints(unwrap(request.route_handler.fn), include_extras=True)
+    return {
+        name: str(mark.name)
+        for name, hint in hints.items()
+        for mark in getattr(hint, "__metadata__", ())
+        if isinstance(mark, QueryParameter | HeaderParameter) and mark.name
+    }
+
+
+def _missing(detail: str) -> str | None:
+    """The parameter in Litestar's sentence about one that is required and not there."""
+    found = re.match(r"Missing required \w+ parameter '([^']+)'", detail)
+    return found[1] if found else None
 
 
 def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]]:

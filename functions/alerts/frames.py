@@ -15,7 +15,7 @@ from litestar.params import QueryParameter
 from functions._kit.errors import JobFailed, QueueFull, RequestError, Unprocessable
 from functions._kit.http import HttpRequest, Port, Principal, receive
 from functions._kit.messages import Answer, new_id, now
-from functions._kit.pictures import FORMATS, probe
+from functions._kit.pictures import FORMATS, check_not_too_small, probe
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Stream
 from functions.alerts.contracts import (
@@ -90,6 +90,7 @@ async def frames(
         await receive(request, file, limit_bytes=limits.max_frame_bytes)
         try:
             info = await asyncio.to_thread(probe, file, max_pixels=limits.max_pixels)
+            check_not_too_small(info)
         except JobFailed as error:  # what ends a job there is the request's fault here
             raise Unprocessable(error.code, error.message, field="file") from error
         key = f"{FRAME_PREFIX}{camera_id}/{frame_id}{FORMATS[info.format].suffix}"

@@ -11,7 +11,7 @@ from functions._kit.consume import Tick, consume
 from functions._kit.messages import NO_JSON
 from functions._kit.policy import Policy
 from functions._kit.ports import AlertStore, DeadLetters, ObjectInfo, Objects, Stream
-from functions.alerts.contracts import FRAME_PREFIX, KEEP_SUBJECT, Frame, KeepJob, image_key
+from functions.alerts.contracts import FRAME_PREFIX, KEEP_SUBJECT, Alert, Frame, KeepJob, image_key
 
 KEEP_AFTER = timedelta(minutes=5)
 """By then the ordinary way has used up its tries."""
@@ -37,11 +37,14 @@ async def sweep(
 async def _keep(tick: Tick, alert_store: AlertStore, objects: Objects, stream: Stream) -> None:
     """Order once more what three tries did not do, where there is still a frame to copy."""
     before = tick.at - KEEP_AFTER
-    for alert in await alert_store.without_image(before=before, limit=STEP):
-        sources = (alert.frame_key, image_key(alert))
-        if any([await objects.head(key) is not None for key in sources]):
-            job = KeepJob(alerts=(alert,), discard_frame=False)  # another may need it too
-            await stream.publish(KEEP_SUBJECT, job, message_id=f"sweep:{alert.alert_id}")
+    last: Alert | None = None
+    while some := await alert_store.without_image(before=before, limit=STEP, after=last):
+        last = some[-1]
+        for alert in some:
+            sources = (alert.frame_key, image_key(alert))
+            if any([await objects.head(key) is not None for key in sources]):
+                job = KeepJob(alerts=(alert,), discard_frame=False)  # another may need it too
+                await stream.publish(KEEP_SUBJECT, job, message_id=f"sweep:{alert.alert_id}")
 
 
 async def _left_behind(

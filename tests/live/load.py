@@ -35,6 +35,8 @@ AWAY = (BotoCoreError, ClientError, nats.errors.Error, OSError)
 """What S3's and NATS's clients raise while their server is away."""
 PAUSE_S = 0.1
 """After a refusal, as a camera that tries again."""
+PACE_S = 0.25
+"""Between two frames of a camera."""
 DOWNLOADS = 16
 
 Sight = list[tuple[str, tuple[float, ...]]]
@@ -77,6 +79,13 @@ class Load:
     def picture(number: int) -> bytes:
         """The frame of this number, of each kind in turn."""
         return numbered(KINDS[number % len(KINDS)], number)
+
+    async def post_until(self, enough: asyncio.Event, count: int) -> None:
+        """Send `count` frames over HTTP at a camera's pace, and go on until `enough`."""
+        while count > 0 or not enough.is_set():
+            await self.post(1)
+            count -= 1
+            await asyncio.sleep(PACE_S)
 
     async def post(self, count: int) -> None:
         """Send frames over HTTP until `count` are accepted."""

@@ -31,6 +31,8 @@ OUTAGE_S = float(os.environ.get("ALERT_FAULT_OUTAGE_S", "20"))
 PARTS = ("gateway", "worker", "s3", "triton", "queue", "database")
 BETWEEN_DEATHS = 20
 """Events between one death and the next: all is at work again by then."""
+LIFE_S = 60.0
+"""By then it is: a lease of 30 s may lie between."""
 SENDERS = 4
 """Over HTTP, and as many over NATS."""
 SETTLED_S = 90.0 + FRAMES / 10
@@ -83,19 +85,21 @@ async def every_part_dies_and_no_alert_is_lost_or_doubled(nereid: Nereid) -> Non
         known = await first_pass(quiet)
         load = Load(camera)
         began = time.monotonic()
+        enough = asyncio.Event()
+        share = FRAMES // 2 // SENDERS
         sending = asyncio.gather(
-            *(load.post(FRAMES // 2 // SENDERS) for _ in range(SENDERS)),
-            *(load.publish(FRAMES // 2 // SENDERS, bucket, queue) for _ in range(SENDERS)),
+            *(load.post_until(enough, share) for _ in range(SENDERS)),
+            *(load.publish(share, bucket, queue) for _ in range(SENDERS)),
         )
         for part in PARTS:
             before = await told(queue)
-            async with asyncio.timeout(60):  # a lease of 30 s at the worst
+            async with asyncio.timeout(LIFE_S):
                 while await told(queue) < before + BETWEEN_DEATHS:
                     await asyncio.sleep(0.05)
-            assert not sending.done() or await held(queue, "frames.yard")
             await killed(nereid, part)
+        enough.set()
         await sending
-        assert len(load.accepted) == FRAMES // 2 // SENDERS * SENDERS * 2
+        assert len(load.accepted) >= 2 * share * SENDERS
         alerts = await every_alert(camera, queue)
         took = time.monotonic() - began
         load.check(alerts, known)

@@ -562,6 +562,9 @@ async def test_alerts_without_image_are_told_oldest_first(store: AlertStore) -> 
     expected = sorted(alerts, key=lambda one: (one.created_at, one.alert_id))
     assert await store.without_image(before=LATER, limit=10) == expected
     assert await store.without_image(before=LATER, limit=3) == expected[:3]
+    behind = await store.without_image(before=LATER, limit=3, after=expected[2])
+    assert behind == expected[3:6]
+    assert await store.without_image(before=LATER, limit=3, after=expected[-1]) == []
     assert await store.without_image(before=BEGAN + 2 * SECOND, limit=10) == expected[:4]
     await store.record([kept(alerts[0])])
     left = [one for one in expected if one is not alerts[0]]

@@ -119,12 +119,20 @@ class FakeAlertStore:
         self._check_health()
         self._discarded.difference_update(keys)
 
-    async def without_image(self, *, before: datetime, limit: int) -> list[Alert]:
+    async def without_image(
+        self, *, before: datetime, limit: int, after: Alert | None = None
+    ) -> list[Alert]:
         """See `AlertStore.without_image`."""
         self._check_health()
+
+        def place(alert: Alert) -> tuple[datetime, str]:
+            return alert.created_at, alert.alert_id
+
         alerts = [row.alert for row in self._rows.values()]
         found = [a for a in alerts if a.image_key is None and a.created_at < before]
-        return sorted(found, key=lambda alert: (alert.created_at, alert.alert_id))[:limit]
+        if after is not None:
+            found = [alert for alert in found if place(alert) > place(after)]
+        return sorted(found, key=place)[:limit]
 
     async def waiting_for(self, frame_keys: Sequence[str]) -> frozenset[str]:
         """See `AlertStore.waiting_for`."""

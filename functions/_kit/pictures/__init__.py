@@ -12,7 +12,7 @@ from functions._kit.pictures.formats import (
     writable_formats,
 )
 from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, probe
-from functions._kit.pictures.letterbox import Letterboxed, letterbox
+from functions._kit.pictures.letterbox import Letterboxed, check_not_too_small, letterbox
 from functions._kit.pictures.metadata import Metadata
 from functions._kit.pictures.noise import estimate_noise
 from functions._kit.pictures.resizer import shrink
@@ -28,6 +28,7 @@ __all__ = [
     "PictureInfo",
     "ReadFormat",
     "WriteFormat",
+    "check_not_too_small",
     "decode",
     "denoise",
     "encode",

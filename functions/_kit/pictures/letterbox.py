@@ -32,6 +32,17 @@ class Letterboxed:
     inner_height: int
 
 
+def check_not_too_small(info: PictureInfo) -> None:
+    """Raise `Unprocessable` (`picture_too_small`) below `MIN_SIDE`."""
+    if min(info.width, info.height) < MIN_SIDE:
+        raise Unprocessable(
+            "picture_too_small",
+            f"The picture has {info.width} x {info.height} pixels; at least {MIN_SIDE} on each "
+            "side are needed to see anything.",
+            field="file",
+        )
+
+
 def letterbox(
     source: bytes,
     *,
@@ -49,13 +60,7 @@ def letterbox(
     does, and `Unprocessable` (`picture_too_small`).
     """
     info = probe(source, max_pixels=max_pixels)
-    if min(info.width, info.height) < MIN_SIDE:
-        raise Unprocessable(
-            "picture_too_small",
-            f"The picture has {info.width} x {info.height} pixels; at least {MIN_SIDE} on each "
-            "side are needed to see anything.",
-            field="file",
-        )
+    check_not_too_small(info)
     scale = min(width / info.width, height / info.height)
     inner_width = max(1, round(info.width * scale))
     inner_height = max(1, round(info.height * scale))

@@ -103,8 +103,13 @@ class AlertStore(Protocol):
         """Take `keys` off `discarded`: the images are removed."""
         ...
 
-    async def without_image(self, *, before: datetime, limit: int) -> list[Alert]:
-        """The oldest alerts created before `before` whose image has not been kept yet."""
+    async def without_image(
+        self, *, before: datetime, limit: int, after: Alert | None = None
+    ) -> list[Alert]:
+        """The oldest alerts created before `before` whose image has not been kept yet.
+
+        Those behind `after` where it is given, the last one of an earlier answer.
+        """
         ...
 
     async def waiting_for(self, frame_keys: Sequence[str]) -> frozenset[str]:

@@ -179,12 +179,20 @@ class AlertTable:
             "DELETE FROM discarded_images WHERE key = ANY(%s::text[])", [list(keys)]
         )
 
-    async def without_image(self, *, before: datetime, limit: int) -> list[Alert]:
+    async def without_image(
+        self, *, before: datetime, limit: int, after: Alert | None = None
+    ) -> list[Alert]:
         """See `AlertStore.without_image`."""
+        behind, place = "", []
+        if after is not None:
+            behind, place = (
+                "AND (created_at, alert_id) > (%s, %s)",
+                [after.created_at, after.alert_id],
+            )
         found = await self._database.fetch(
-            f"SELECT {_COLUMNS} FROM alerts WHERE image_key IS NULL AND created_at < %s "
+            f"SELECT {_COLUMNS} FROM alerts WHERE image_key IS NULL AND created_at < %s {behind} "
             "ORDER BY created_at, alert_id LIMIT %s",
-            [before, limit],
+            [before, *place, limit],
         )
         return [_alert_row(row).alert for row in found]
 

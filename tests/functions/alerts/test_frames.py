@@ -132,11 +132,10 @@ async def test_what_a_frame_cannot_say_is_refused_with_its_field(
 
 
 async def test_a_frame_of_no_camera_is_refused(
-    world: World, camera: httpx.AsyncClient, jpeg: bytes
+    world: World, camera: httpx.AsyncClient, jpeg: bytes, assert_problem: AssertProblem
 ) -> None:
     answer = await camera.post(PATH, content=jpeg)
-    assert answer.status_code == 422
-    assert "camera_id" in answer.json()["detail"]
+    assert_problem(answer, 422, "invalid_request", "camera_id")
     assert (waiting(world), world.objects.contents) == ([], {})
 
 
@@ -149,11 +148,13 @@ async def test_what_is_no_picture_is_refused_at_once(
     world: World, camera: httpx.AsyncClient, jpeg: bytes, assert_problem: AssertProblem
 ) -> None:
     huge = jpeg.index(b"\xff\xc0") + 5
+    small = jpeg[:huge] + b"\x00\x01\x00\x01" + jpeg[huge + 4 :]  # 1 x 1
     bomb = jpeg[:huge] + b"\x4e\x20\x4e\x20" + jpeg[huge + 4 :]  # 20,000 x 20,000
     for content, status, code in (
         (b"", 422, "empty_body"),
         (b"no picture", 415, "unsupported_media_type"),
         (jpeg[:40], 422, "corrupt_picture"),
+        (small, 422, "picture_too_small"),
         (bomb, 422, "picture_too_large"),
     ):
         answer = await camera.post(PATH, params={"camera_id": "gate"}, content=content)

@@ -136,6 +136,8 @@ async def test_pages_show_each_alert_once_while_new_ones_come(
         ({"min_score": "nan"}, 422, "invalid_request", "min_score"),
         ({"from": "2026-05-04T12:00:00"}, 400, "time_without_zone", "from"),
         ({"to": "2026-05-04T12:00:00"}, 400, "time_without_zone", "to"),
+        ({"from": "yesterday"}, 422, "invalid_request", "from"),
+        ({"to": "tomorrow"}, 422, "invalid_request", "to"),
         ({"reviewed": "perhaps"}, 422, "invalid_request", "reviewed"),
         ({"label": "x" * 101}, 422, "invalid_request", "label"),
         ({"camera_id": "x" * 101}, 422, "invalid_request", "camera_id"),
