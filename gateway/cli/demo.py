@@ -24,6 +24,7 @@ from functions._kit.ports import Client
 from functions._kit.secrets import hash_secret
 from functions.tasks.contracts import Status
 from gateway.adapters.tables import ClientTable, open_database
+from gateway.cli.demo_camera import FRAME, draw_alert, watch_camera
 from gateway.processes import until_stopped
 from gateway.runtime import required
 from gateway.settings import CHECKOUT, Settings, load
@@ -77,13 +78,21 @@ async def _demo(
             result.write_bytes(enlarged)
             picture = output / f"{photo.stem}_before_after.png"
             await asyncio.to_thread(before_after, photo, result, picture)
+        console.print(f"[bold]A camera sends {FRAME.name}")
+        async with httpx.AsyncClient(base_url=system.url, headers=http.headers) as camera:
+            alert, seconds = await watch_camera(camera)
+        console.print(f"  {'frame to alert':<28} {seconds:6.2f} s")
+        await asyncio.to_thread(draw_alert, alert, output / "alert.png")
     info = task["result"]
     console.print(
         f"\n{media['width']} x {media['height']} -> {info['width']} x {info['height']} "
         f"with {info['model']} (version {info['model_version']})"
     )
     console.print(f"result        [bold]{result}")
-    console.print(f"before/after  [bold]{picture}[/] (left: Lanczos, right: Nereid)\n")
+    console.print(f"before/after  [bold]{picture}[/] (left: Lanczos, right: Nereid)")
+    console.print(
+        f"alert         [bold]{output / 'alert.png'}[/] ({alert['label']}, {alert['score']:.2f})\n"
+    )
 
 
 async def _client(settings: Settings) -> dict[str, str]:
@@ -93,7 +102,7 @@ async def _client(settings: Settings) -> dict[str, str]:
             Client(
                 client_id="demo",
                 secret_hash=hash_secret(secret),
-                scopes=frozenset({"media:write", "media:read"}),
+                scopes=frozenset({"media:write", "media:read", "frames:write", "alerts:read"}),
             )
         )
     return {"client_id": "demo", "client_secret": secret, "grant_type": "client_credentials"}
