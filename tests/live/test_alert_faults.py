@@ -256,7 +256,7 @@ async def retained(camera: Camera, bucket: Bucket) -> None:
     assert all([await api.download(alert["image_url"]) for alert in await quiet.alerts()])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(200 + FRAMES / 5 + OUTAGE_S)
 async def test_whatever_dies_refuses_or_fills_up_every_frame_becomes_its_alerts_once(
     own_system: MakeSystem, triton_url: str
 ) -> None:
