@@ -57,11 +57,15 @@ done
 cd {tmp_path}
 cp {CHECKOUT}/tests/data/coffee.png photo.png
 """
-    tour = block_with("api/v1/media:process").replace("localhost:8000", "localhost:18417")
-    script.write_text(start + tour)
+    tour = block_with("api/v1/media:process") + block_with("api/v1/frames")
+    script.write_text(start + tour.replace("localhost:8000", "localhost:18417"))
     done = subprocess.run(
         ["bash", str(script)], capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"status":"completed"' in done.stdout.replace(": ", ":")
     assert (tmp_path / "enlarged.png").stat().st_size > 100_000
+    heard = (tmp_path / "alerts.txt").read_text()
+    assert "event: alert" in heard
+    assert "event: image" in heard
+    assert done.stdout.count('"label":"cup"') > heard.count('"label":"cup"') > 0
