@@ -72,7 +72,7 @@ async def alerts(options: argparse.Namespace) -> None:
                 limit = {"limit": "median < 0.002 s"} if name == "rest" else {}
                 row(f"alerts.main_way.{name}", seconds, at_once=1, **limit)
             subscriber, query = await bench.latencies()
-    steady = {"frames_per_s": STEADY_PER_S, "seconds": STEADY_S}
+    steady = {"frames_per_s": STEADY_PER_S, "for_s": STEADY_S}
     row("alerts.frame_to_subscriber", subscriber, limit="p95 < 0.150 s", **steady)
     row("alerts.frame_to_query", query, limit="p95 < 2.5 s", poll_s=POLL_S, **steady)
 

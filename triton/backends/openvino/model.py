@@ -7,10 +7,12 @@ Parameters of config.pbtxt, all optional:
   streams           requests that run at the same time, each on its share of the cores; default 1
   precision         `bf16` where the CPU computes in it (f32 elsewhere), or `f32`; default `f32`
   shapes            `any`: compile once, for every shape; `each`: compile for each input shape that
-                    comes (only the last is kept), which takes some seconds and lets a deep network
-                    run in a third of the memory; or `fixed`: compile when the model is loaded, for
-                    a batch of one of the size that config.pbtxt gives, which is the fastest where
-                    all pictures are of one size; larger batches run one by one; default `any`
+                    comes, which takes a moment the first time, is some percent faster, and lets a
+                    deep network run in a third of the memory; or `fixed`: compile when the model
+                    is loaded, for a batch of one of the size that config.pbtxt gives; larger
+                    batches run one by one; default `any`
+  shapes_kept       of `each`, the last so many stay compiled; default 1, for all tiles of a photo
+                    have one shape, and an idle shape holds as much memory as a busy one
   max_tile_pixels   the largest height x width of an NHWC picture; larger ones are refused
 """
 
@@ -32,8 +34,6 @@ import triton_python_backend_utils as pb_utils
 
 # How the C++ allocator, the kernel (ENOMEM) and oneDNN say that memory ran out.
 OUT_OF_MEMORY = ("bad_alloc", "allocate", "out of memory", "could not create a memory object")
-# All tiles of a photo have one shape; an idle shape would hold as much memory as a busy one.
-SHAPES_KEPT = 1
 
 
 class TritonPythonModel:
@@ -55,6 +55,7 @@ class TritonPythonModel:
             streams,
             parameters.get("precision", "f32"),
             parameters.get("shapes", "any"),
+            int(parameters.get("shapes_kept", "1")),
             sizes,
         )
         self._threads = ThreadPoolExecutor(streams, thread_name_prefix="stream")
@@ -119,7 +120,13 @@ class Engine:
     """A network, compiled for every shape, for each that comes, or for the one in the config."""
 
     def __init__(
-        self, path: Path, streams: int, precision: str, shapes: str, sizes: dict[str, list[int]]
+        self,
+        path: Path,
+        streams: int,
+        precision: str,
+        shapes: str,
+        kept: int,
+        sizes: dict[str, list[int]],
     ) -> None:
         """`sizes`: the inputs' dims without the batch. Raises ValueError for an unknown word."""
         if precision not in ("bf16", "f32"):
@@ -136,6 +143,7 @@ class Engine:
             "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
         }
         self._path = path
+        self._kept = kept
         model = self._core.read_model(path)
         self.inputs = [port.any_name for port in model.inputs]
         self.outputs = [port.any_name for port in model.outputs]
@@ -153,7 +161,7 @@ class Engine:
         key = json.dumps(shapes) if self._each else None
         with self._lock:
             if key not in self._pools:
-                while len(self._pools) >= SHAPES_KEPT:
+                while len(self._pools) >= self._kept:
                     self._pools.popitem(last=False)
                 model = self._core.read_model(self._path)
                 model.reshape(shapes)
