@@ -85,7 +85,8 @@ def _check_models(settings: Settings) -> None:
     if settings.triton_url is not None:
         return
     for name in FIRST_MODELS:
-        if not (settings.model_repository / name / "1" / "model.onnx").is_file():
+        folder = settings.model_repository / name
+        if folder.is_dir() and not (folder / "1" / "model.onnx").is_file():
             raise StartError(
                 "triton",
                 f"the model {name} is not built in {settings.model_repository}: "

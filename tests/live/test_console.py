@@ -17,13 +17,14 @@ import httpx
 import msgspec
 import pytest
 import pytest_asyncio
+import pyvips
 from nats.aio.client import Client
 from playwright.async_api import Browser, FloatRect, Page, expect
 
 from functions.alerts.contracts import Alert, Box, alert_subject, image_subject
 from tests.live.browser import Console, Wire, chromium, console_of
 from tests.live.cameras import CUP, Bucket, Camera, bucket_of, camera_of, jpeg, nats_of, only
-from tests.live.conftest import KEY, SECRET, Nereid
+from tests.live.conftest import KEY, SECRET, Nereid, encoded
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -581,15 +582,15 @@ async def test_a_file_that_is_no_photo_is_refused_with_the_reason(
 
 
 async def test_a_task_shows_its_progress_and_can_be_cancelled(
-    console: Console, system: Nereid, scene: Scene, photo: bytes
+    console: Console, system: Nereid, scene: Scene, image: pyvips.Image
 ) -> None:
     http = scene.camera.http
+    photo = encoded(image.resize(16), ".jpg", Q=75)  # some twenty seconds, in several tiles
     path = (await http.post("/api/v1/media", content=photo)).json()["file_path"]
-    enhance = {"scale_factor": 4, "model": "realesrgan-x4plus"}
     body = {
         "file_path": path,
         "workflow": "nas-photo-processing",
-        "parameters": {"image_enhance": enhance},
+        "parameters": {"image_enhance": {"scale_factor": 4}},
     }
     task_id = (await http.post("/api/v1/media:process", json=body)).json()["task_id"]
     row = console.page.locator(f'[data-task="{task_id}"]')
