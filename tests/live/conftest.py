@@ -70,7 +70,8 @@ class Nereid:
         assert self._up.wait(60) == 0, self.said()
         assert self._up.stdout is not None
         self._up.stdout.close()
-        _, left = psutil.wait_procs(everything, timeout=1)
+        # a killed process needs a moment to give its memory back
+        _, left = psutil.wait_procs(everything, timeout=5)
         assert left == []
         with (self.data / "lock").open() as lock:  # every server holds it as long as it lives
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
