@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 
-async def end(task: asyncio.Task[Any]) -> None:
-    """Cancel `task` until it has ended: in Python 3.11 `wait_for` may swallow a cancellation.
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel `tasks` until they have ended: in Python 3.11 `wait_for` may swallow a cancellation.
 
     nats-py waits by it, so a task that an answer reaches at this moment would go on for ever.
     """
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.1)
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from functions._kit.errors import OutOfMemory, Unavailable
+from gateway.adapters.background import end
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,7 @@ class Infirmary:
 
     async def close(self) -> None:
         """Stop probing."""
-        tasks = [*self._recoveries.values(), *self._watches.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._recoveries.values(), *self._watches.values())
 
     async def _recover(self, error: Unavailable) -> bool:
         """Probe until well. The probe of one without memory succeeds: each relapse waits longer."""

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functions._kit.errors import Unavailable
 from functions._kit.messages import new_id
 from functions._kit.ports import KeyValue
+from gateway.adapters.background import end
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ class SicknessReport:
         try:
             yield
         finally:
-            reporting.cancel()
-            await asyncio.gather(reporting, return_exceptions=True)
+            await end(reporting)
             self._sick = {}
             await self._tell()
 

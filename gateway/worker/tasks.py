@@ -25,6 +25,7 @@ from functions.tasks.contracts import (
     final_id,
     job_subject,
 )
+from gateway.adapters.background import end
 from gateway.adapters.jetstream import JetStream
 
 T = TypeVar("T")
@@ -113,8 +114,7 @@ class Attempt:
             raise
         finally:
             if telling is not None:
-                telling.cancel()
-                await asyncio.gather(telling, return_exceptions=True)
+                await end(telling)
             if not self._stream.client.is_closed:
                 await listening.unsubscribe()
 

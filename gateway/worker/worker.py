@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import nats.errors
 from nats.aio.msg import Msg
 
+from gateway.adapters.background import end
 from gateway.adapters.jetstream import JetStream
 from gateway.registry import Function
 from gateway.worker.clock import tick
@@ -66,10 +67,10 @@ class Worker:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({stopping, *loops}, return_when=asyncio.FIRST_COMPLETED)
             broken = [loop for loop in loops if loop.done()]
-            await _end({stopping, *loops})
+            await end(stopping, *loops)
             if running:
                 await asyncio.wait(running, timeout=self._drain_s)
-            await _end(running)
+            await end(*running)
             for loop in broken:
                 loop.result()  # a loop ends by itself only through a fault of ours
 
@@ -123,12 +124,3 @@ class Worker:
         slots.release()
         for message in messages:
             await Delivery(message).hand_back(self._stream)
-
-
-async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel `tasks` until they have ended: Python 3.11's wait_for may swallow a cancellation."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=1.0)
