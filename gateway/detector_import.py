@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from functions._kit.errors import Unprocessable
 from functions._kit.ports import ServedModel, TensorSpec
 from gateway.detector_graph import Graph, add_detections, detector_model
 from gateway.model_graph import FLOATS, OLDEST_OPSET, PREFIX, network_inputs
-from gateway.model_import import PARAMETER, extra, free_name, load_onnx
+from gateway.model_import import extra, free_name, load_onnx, write_model
 
 # From centre and size to left, top, right, bottom: boxes @ this.
 CORNERS = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]], np.float32)
@@ -104,7 +103,15 @@ def add_detector(
         f"{name}: {network.layout}, {len(names)} classes, pictures of"
         f" {network.width}x{network.height}, batches of up to {network.batch}"
     )
-    folder = _write(repository, name, model, parameters, names, network)
+    config = CONFIG.format(
+        name=name,
+        batch=network.batch,
+        height=network.height,
+        width=network.width,
+        rows=MAX_DETECTIONS,
+    )
+    lines = "".join(f"{label}\n" for label in names)
+    folder = write_model(repository, name, model, config, parameters, labels=lines)
     return AddedDetector(
         name, folder, network.layout, tuple(names), network.height, network.width, network.batch
     )
@@ -279,32 +286,6 @@ def _run(session: Any, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any
         raise _unsupported(f"it fails on a picture: {error}") from error
     names = (output.name for output in session.get_outputs())
     return {name: np.asarray(answer) for name, answer in zip(names, answers, strict=True)}
-
-
-def _write(
-    repository: Path,
-    name: str,
-    model: onnx.ModelProto,
-    parameters: dict[str, str],
-    labels: list[str],
-    network: _Network,
-) -> Path:
-    """REPOSITORY/NAME, whole or not at all."""
-    partial = repository / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "1").mkdir(parents=True)
-    (partial / "1" / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
-    (partial / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
-    config = CONFIG.format(
-        name=name,
-        batch=network.batch,
-        height=network.height,
-        width=network.width,
-        rows=MAX_DETECTIONS,
-    )
-    lines = [PARAMETER.format(key=key, value=value) for key, value in parameters.items()]
-    (partial / "config.pbtxt").write_text(config + "".join(lines), encoding="utf-8")
-    return partial.rename(repository / name)
 
 
 def _bad_labels(message: str) -> Unprocessable:

@@ -7,7 +7,7 @@ import io
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,11 +240,6 @@ def _write(
     halo: int,
     limit: int,
 ) -> Path:
-    """REPOSITORY/NAME, whole or not at all."""
-    partial = repository / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "1").mkdir(parents=True)
-    (partial / "1" / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     parameters = {
         "scale": scale,
         "halo": halo,
@@ -255,8 +250,26 @@ def _write(
         "shapes": "each",
     }
     kind = "TYPE_UINT8" if bits == 8 else "TYPE_FP32"
+    return write_model(repository, name, model, CONFIG.format(name=name, kind=kind), parameters)
+
+
+def write_model(
+    repository: Path,
+    name: str,
+    model: onnx.ModelProto,
+    config: str,
+    parameters: Mapping[str, object],
+    **files: str,
+) -> Path:
+    """REPOSITORY/NAME, whole or not at all: the model, its config, and text `files` by stem."""
+    partial = repository / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "1").mkdir(parents=True)
+    (partial / "1" / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     lines = [PARAMETER.format(key=key, value=value) for key, value in parameters.items()]
-    (partial / "config.pbtxt").write_text(CONFIG.format(name=name, kind=kind) + "".join(lines))
+    (partial / "config.pbtxt").write_text(config + "".join(lines), encoding="utf-8")
+    for stem, text in files.items():
+        (partial / f"{stem}.txt").write_text(text, encoding="utf-8")
     return partial.rename(repository / name)
 
 

@@ -19,6 +19,7 @@ from functions._kit.ports import Inference, ServedModel, TensorSpec
 MAX_DETECTIONS = 100
 """Rows of a detector's answer to one picture."""
 GREY = 114
+"""Beside a letterboxed picture; YOLO made it customary."""
 # Corners are computed in FP32 from pixels of up to some thousands.
 ROUNDING = 0.01
 

@@ -1,4 +1,4 @@
-"""The cursor of a page that is ordered by a moment and an id: opaque, and safe in a URL."""
+"""Cursors of pages; those of a moment and an id are opaque, and safe in a URL."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
         microseconds, row_id = _LAYOUT.unpack(packed)
         return _EPOCH + microseconds * _MICROSECOND, str(uuid.UUID(bytes=row_id))
     except (UnicodeEncodeError, binascii.Error, struct.error, OverflowError):
-        raise RequestError(
-            "invalid_cursor", "cursor must be a next_cursor of an earlier answer", field="cursor"
-        ) from None
+        raise invalid_cursor() from None
+
+
+def invalid_cursor() -> RequestError:
+    """The error for a cursor that we have not given."""
+    return RequestError(
+        "invalid_cursor", "cursor must be a next_cursor of an earlier answer", field="cursor"
+    )

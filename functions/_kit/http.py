@@ -7,6 +7,7 @@ import hashlib
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -58,6 +59,16 @@ def valid_task_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError:
         raise NotFound("task_not_found", f"no task {text[:64]!r}", field="task_id") from None
+
+
+def check_offset(field: str, moment: datetime | None) -> None:
+    """Raise `RequestError` (`time_without_zone`) for a time that could be anywhere's."""
+    if moment is not None and moment.tzinfo is None:
+        raise RequestError(
+            "time_without_zone",
+            f"{field} must tell its offset, as in 2026-01-31T12:00:00Z",
+            field=field,
+        )
 
 
 async def receive(

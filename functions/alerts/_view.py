@@ -8,7 +8,7 @@ from typing import Annotated
 
 from litestar.params import QueryParameter
 
-from functions._kit.errors import NotFound, RequestError
+from functions._kit.errors import NotFound
 from functions._kit.messages import Answer
 from functions._kit.ports import Objects
 from functions.alerts.contracts import Alert, Box
@@ -55,17 +55,6 @@ async def view(
         model=alert.model,
         model_version=alert.model_version,
     )
-
-
-def check_zone(since: datetime | None, until: datetime | None) -> None:
-    """Raise `RequestError` (`time_without_zone`) for a time that could be anywhere's."""
-    for name, moment in (("from", since), ("to", until)):
-        if moment is not None and moment.tzinfo is None:
-            raise RequestError(
-                "time_without_zone",
-                f"{name} must tell its offset, as in 2026-01-31T12:00:00Z",
-                field=name,
-            )
 
 
 def valid_alert_id(text: str) -> str:

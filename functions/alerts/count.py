@@ -8,12 +8,12 @@ from litestar import get
 from litestar.params import FromPath
 
 from functions._kit.consume import consume
-from functions._kit.http import Port
+from functions._kit.http import Port, check_offset
 from functions._kit.messages import Answer, now
 from functions._kit.policy import HttpPolicy, Policy
 from functions._kit.ports import AlertStore
 from functions.alerts._cameras import valid_camera_id
-from functions.alerts._view import Since, Until, check_zone
+from functions.alerts._view import Since, Until
 from functions.alerts.contracts import COUNTS_SUBJECT, CountsEvent
 
 
@@ -52,7 +52,8 @@ async def camera_counts(
     until: Until = None,
 ) -> CameraCounts:
     """The last 24 hours unless `from` and `to` say otherwise; seconds behind the frames."""
-    check_zone(since, until)
+    check_offset("from", since)
+    check_offset("to", until)
     until = until or now() + timedelta(hours=1)
     since = since or until - timedelta(hours=25)
     hours = await alert_store.camera_counts(valid_camera_id(camera_id), since=since, until=until)

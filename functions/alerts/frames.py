@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -12,10 +11,11 @@ from litestar import post
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import QueryParameter
 
-from functions._kit.errors import JobFailed, QueueFull, RequestError, Unprocessable
-from functions._kit.http import HttpRequest, Port, Principal, receive
+from functions._kit.errors import QueueFull, Unprocessable
+from functions._kit.http import HttpRequest, Port, Principal, check_offset
+from functions._kit.incoming import receive_picture
 from functions._kit.messages import Answer, new_id, now
-from functions._kit.pictures import FORMATS, check_not_too_small, probe
+from functions._kit.pictures import FORMATS, check_not_too_small
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Stream
 from functions.alerts.contracts import (
@@ -71,12 +71,7 @@ async def frames(
             "camera_id must be 1 to 64 letters, digits, '-' and '_'",
             field="camera_id",
         )
-    if captured_at is not None and captured_at.tzinfo is None:
-        raise RequestError(
-            "time_without_zone",
-            "captured_at must tell its offset, as in 2026-01-31T12:00:00Z",
-            field="captured_at",
-        )
+    check_offset("captured_at", captured_at)
     captured_at = captured_at or now()
     if not EARLIEST <= captured_at < LATEST:
         raise Unprocessable(
@@ -87,12 +82,10 @@ async def frames(
     frame_id = new_id()
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "frame"
-        await receive(request, file, limit_bytes=limits.max_frame_bytes)
-        try:
-            info = await asyncio.to_thread(probe, file, max_pixels=limits.max_pixels)
-            check_not_too_small(info)
-        except JobFailed as error:  # what ends a job there is the request's fault here
-            raise Unprocessable(error.code, error.message, field="file") from error
+        _, info = await receive_picture(
+            request, file, limit_bytes=limits.max_frame_bytes, max_pixels=limits.max_pixels
+        )
+        check_not_too_small(info)
         key = f"{FRAME_PREFIX}{camera_id}/{frame_id}{FORMATS[info.format].suffix}"
         await objects.upload(file, key, info.content_type)
     frame = Frame(key=key, captured_at=captured_at, client_id=principal.client_id)

@@ -9,7 +9,7 @@ from typing import Annotated
 from litestar import get, patch
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from functions._kit.http import Port
+from functions._kit.http import Port, check_offset
 from functions._kit.messages import Answer, Request
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import AlertFilter, AlertStore, Limits, Objects
@@ -18,7 +18,6 @@ from functions.alerts._view import (
     Since,
     Until,
     alert_not_found,
-    check_zone,
     valid_alert_id,
     view,
 )
@@ -160,7 +159,8 @@ def _filter(
     until: datetime | None,
     reviewed: bool | None = None,
 ) -> AlertFilter:
-    check_zone(since, until)
+    check_offset("from", since)
+    check_offset("to", until)
     return AlertFilter(
         camera_id=camera_id,
         label=label,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from pathlib import Path
 
@@ -10,11 +9,12 @@ from litestar import post
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromQuery
 
-from functions._kit.errors import Conflict, JobFailed, Unprocessable
-from functions._kit.http import HttpRequest, Port, Principal, receive
+from functions._kit.errors import Conflict, Unprocessable
+from functions._kit.http import HttpRequest, Port, Principal
+from functions._kit.incoming import receive_picture
 from functions._kit.keys import object_key
 from functions._kit.messages import Answer, new_id
-from functions._kit.pictures import FORMATS, probe
+from functions._kit.pictures import FORMATS
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects
 from functions.media.contracts import RESERVED_PREFIXES
@@ -66,11 +66,9 @@ async def upload(
     """
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "upload"
-        received = await receive(request, file, limit_bytes=limits.max_upload_bytes)
-        try:
-            info = await asyncio.to_thread(probe, file, max_pixels=limits.max_pixels)
-        except JobFailed as error:  # what ends a job there is the request's fault here
-            raise Unprocessable(error.code, error.message, field="file") from error
+        received, info = await receive_picture(
+            request, file, limit_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels
+        )
         media_id = new_id()
         wanted = received.fields.get("path", path)
         if wanted is None:

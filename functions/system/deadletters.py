@@ -10,7 +10,8 @@ import msgspec
 from litestar import delete, get, post
 from litestar.params import FromPath, QueryParameter
 
-from functions._kit.errors import Conflict, NotFound, RequestError
+from functions._kit.cursors import invalid_cursor
+from functions._kit.errors import Conflict, NotFound
 from functions._kit.http import Port
 from functions._kit.letters import MAX_PAYLOAD_BYTES
 from functions._kit.messages import NO_JSON, Answer
@@ -232,9 +233,7 @@ def _not_found(letter_id: str) -> NotFound:
 
 def _valid_cursor(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) > 0):
-        raise RequestError(
-            "invalid_cursor", "cursor must be a next_cursor of an earlier answer", field="cursor"
-        )
+        raise invalid_cursor()
     return int(text)
 
 

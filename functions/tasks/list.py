@@ -8,7 +8,7 @@ from typing import Annotated
 from litestar import get
 from litestar.params import FromQuery, QueryParameter
 
-from functions._kit.errors import RequestError
+from functions._kit.cursors import invalid_cursor
 from functions._kit.http import Port, Principal
 from functions._kit.messages import Answer
 from functions._kit.policy import HttpPolicy
@@ -52,6 +52,4 @@ def _valid_cursor(text: str) -> str:
     try:
         return str(uuid.UUID(text))
     except ValueError:
-        raise RequestError(
-            "invalid_cursor", "cursor must be a next_cursor of an earlier answer", field="cursor"
-        ) from None
+        raise invalid_cursor() from None

@@ -52,31 +52,8 @@ class StreamLimits:
 def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
     """JOBS and FRAMES (each message once, refused when full), EVENTS (a week), DEAD (kept)."""
     return [
-        StreamConfig(
-            name="JOBS",
-            subjects=["jobs.>"],
-            retention=RetentionPolicy.WORK_QUEUE,
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
-            # for each subject, so that the next step of a task in work is never refused
-            # because new tasks fill the queue of the first one
-            max_msgs_per_subject=limits.jobs_max_messages,
-            discard_new_per_subject=True,
-            num_replicas=limits.replicas,
-            duplicate_window=HOUR_S,
-        ),
-        StreamConfig(
-            name="FRAMES",
-            subjects=["frames.>"],
-            retention=RetentionPolicy.WORK_QUEUE,
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
-            # for each camera: one that floods its queue leaves the others theirs
-            max_msgs_per_subject=limits.frames_max_messages,
-            discard_new_per_subject=True,
-            num_replicas=limits.replicas,
-            duplicate_window=HOUR_S,
-        ),
+        _work_queue("JOBS", limits.jobs_max_messages, limits.replicas),
+        _work_queue("FRAMES", limits.frames_max_messages, limits.replicas),
         StreamConfig(
             name="EVENTS",
             subjects=["events.>"],
@@ -98,6 +75,25 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
             allow_direct=True,
         ),
     ]
+
+
+def _work_queue(name: str, max_messages: int, replicas: int) -> StreamConfig:
+    """Limited for each subject.
+
+    So the next step of a task in work is never refused because new tasks fill the queue of the
+    first one, and a camera that floods its queue leaves the others theirs.
+    """
+    return StreamConfig(
+        name=name,
+        subjects=[f"{name.lower()}.>"],
+        retention=RetentionPolicy.WORK_QUEUE,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        max_msgs_per_subject=max_messages,
+        discard_new_per_subject=True,
+        num_replicas=replicas,
+        duplicate_window=HOUR_S,
+    )
 
 
 async def connect(url: str, *, name: str) -> Client:

@@ -23,7 +23,7 @@ from functions._kit.messages import new_id
 from functions._kit.ports import AlertFilter, AlertStore, HourCount
 from functions.alerts.contracts import Alert, AlertRow, Box, Counts, image_key
 from gateway.adapters.tables import AlertTable, Database, open_database
-from gateway.adapters.tables import database as database_module
+from tests.ports.conftest import Gone
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 LATER = BEGAN + timedelta(days=1)
@@ -694,18 +694,10 @@ async def test_a_sick_fake_is_unavailable() -> None:
 
 
 async def test_a_database_that_is_gone_is_unavailable(
-    database_url: str, postgres: object, monkeypatch: pytest.MonkeyPatch
+    database_url: str, database_gone: Gone
 ) -> None:
-    monkeypatch.setattr(database_module, "CONNECT_TIMEOUT_S", 0.3)
     async with open_database(database_url) as database:
         store = AlertTable(database)
         await store.record([alert()])
-        name = database_url.rpartition("/")[2]
-        admin = await psycopg.AsyncConnection.connect(postgres.url, autocommit=True)  # type: ignore[attr-defined]
-        async with admin:
-            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-            await admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
-            )
+        async with database_gone():
             await _is_unavailable(store)
-            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-import psycopg
 import pytest
 import pytest_asyncio
 
@@ -21,6 +20,7 @@ from functions._kit.ports import TaskStore
 from functions.tasks.contracts import Status, Task, TaskError, TaskEvent, TaskRow, final_id
 from gateway.adapters.tables import TaskTable, open_database
 from gateway.adapters.tables import database as database_module
+from tests.ports.conftest import Gone
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 STEPS = (
@@ -366,21 +366,13 @@ async def test_a_sick_fake_is_unavailable() -> None:
 
 
 async def test_a_database_that_is_gone_is_unavailable(
-    database_url: str, postgres: object, monkeypatch: pytest.MonkeyPatch
+    database_url: str, database_gone: Gone
 ) -> None:
-    monkeypatch.setattr(database_module, "CONNECT_TIMEOUT_S", 0.3)
     async with open_database(database_url) as database:
         store = TaskTable(database)
         await store.record([event(task(), Status.QUEUED)])
-        name = database_url.rpartition("/")[2]
-        admin = await psycopg.AsyncConnection.connect(postgres.url, autocommit=True)  # type: ignore[attr-defined]
-        async with admin:
-            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-            await admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
-            )
+        async with database_gone():
             await _is_unavailable(store)
-            await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
 
 
 async def test_processes_that_start_together_migrate_once(database_url: str) -> None:

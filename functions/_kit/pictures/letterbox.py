@@ -8,14 +8,13 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
+from functions._kit.capabilities import GREY
 from functions._kit.errors import Unprocessable
 from functions._kit.pictures.decoder import strictly, to_rgb
 from functions._kit.pictures.encoder import flatten_on_white, to_8_bit
 from functions._kit.pictures.formats import open_image
 from functions._kit.pictures.header import MAX_PIXELS, TURNED, PictureInfo, probe
 
-PADDING = 114
-"""The grey beside the picture that YOLO's letterbox made customary."""
 MIN_SIDE = 16
 """Pixels; of less nothing can be told."""
 
@@ -70,7 +69,7 @@ def letterbox(
     if multiple_of:
         width = -(-inner_width // multiple_of) * multiple_of
         height = -(-inner_height // multiple_of) * multiple_of
-    pixels = np.full((height, width, 3), PADDING, np.uint8)
+    pixels = np.full((height, width, 3), GREY, np.uint8)
     pixels[:inner_height, :inner_width] = inner
     return Letterboxed(pixels, inner_width, inner_height)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import msgspec
 from functions._kit.ports import Page
 from functions.tasks.contracts import Status, Task, TaskError, TaskEvent, TaskRow
 from gateway.adapters.tables.database import Database
+from gateway.adapters.tables.json_text import json_text
 
 _RECORD = """
 INSERT INTO tasks AS t (task_id, client_id, workflow, priority, status, rank, progress, attempts,
@@ -35,11 +35,6 @@ WHERE t.rank < 2 AND excluded.rank >= t.rank
 """
 _COLUMNS = """task_id, client_id, workflow, priority, status, progress, attempts, created_at,
     started_at, finished_at, callback_url, result, error, final_event_id"""
-
-
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
-"""A NUL in JSON, which jsonb refuses (PostgreSQL documentation, section 8.14); not a spelt-out
-one, whose backslash is escaped."""
 
 
 class TaskTable:
@@ -153,8 +148,8 @@ def _row(events: list[TaskEvent]) -> dict[str, Any]:
         "started_at": min(started) if started else None,
         "finished_at": last.at if last.status.final else None,
         "callback_url": last.task.callback_url,
-        "result": _json(last.result),
-        "error": _json(last.error),
+        "result": json_text(last.result) if last.result is not None else None,
+        "error": json_text(last.error) if last.error is not None else None,
         "final_event_id": last.event_id if last.status.final else None,
     }
 
@@ -168,12 +163,6 @@ def _forward(events: list[TaskEvent]) -> Iterator[TaskEvent]:
             yield event
         if event.status.final:
             return
-
-
-def _json(value: Any) -> str | None:
-    if value is None:
-        return None
-    return _NUL.sub(r"\1\\ufffd", msgspec.json.encode(value).decode())
 
 
 def _task_row(row: dict[str, Any]) -> TaskRow:
