@@ -36,7 +36,7 @@ PUBLISHED_SCALES = {
     "realesrgan-x4plus-anime": 4,
 }
 
-RESERVED_PREFIXES = ("results/", "uploads/", "alerts/", "frames/")
+RESERVED_PREFIXES = ("results/", "uploads/", "alerts/", "frames/", "audio/")
 
 
 class MediaJob(Job, frozen=True, kw_only=True):

@@ -4,8 +4,23 @@ Every method raises `Unavailable` when its server cannot be reached, and nothing
 """
 
 from functions._kit.ports.alerts import AlertFilter, AlertPage, AlertStore, HourCount
+from functions._kit.ports.audio import (
+    AUDIO_TYPES,
+    SPEECH,
+    AudioConverter,
+    AudioFormat,
+    AudioTarget,
+    AudioTooLong,
+    ConversionFigures,
+    Sound,
+)
 from functions._kit.ports.clients import Client, ClientStore, TokenIssuer
 from functions._kit.ports.inference import Inference, ServedModel, TensorSpec
+from functions._kit.ports.language import (
+    LanguageModel,
+    LanguageModelError,
+    LanguageModelUsage,
+)
 from functions._kit.ports.objects import ObjectInfo, Objects
 from functions._kit.ports.operations import Limits, Probes, Tally
 from functions._kit.ports.stream import (
@@ -20,16 +35,26 @@ from functions._kit.ports.stream import (
 from functions._kit.ports.tasks import Page, TaskStore
 
 __all__ = [
+    "AUDIO_TYPES",
+    "SPEECH",
     "AlertFilter",
     "AlertPage",
     "AlertStore",
+    "AudioConverter",
+    "AudioFormat",
+    "AudioTarget",
+    "AudioTooLong",
     "Client",
     "ClientStore",
+    "ConversionFigures",
     "DeadLetters",
     "Entry",
     "HourCount",
     "Inference",
     "KeyValue",
+    "LanguageModel",
+    "LanguageModelError",
+    "LanguageModelUsage",
     "Letter",
     "Limits",
     "ObjectInfo",
@@ -39,6 +64,7 @@ __all__ = [
     "Receipt",
     "Record",
     "ServedModel",
+    "Sound",
     "Stream",
     "Tally",
     "TaskStore",

@@ -15,6 +15,9 @@ class Limits:
     max_upload_bytes: int
     max_pixels: int
     max_frame_bytes: int = 32 << 20
+    max_audio_s: float = 4 * 3600.0
+    audio_cache_bytes: int = 2 << 30
+    audio_cache_lifetime_s: int = 24 * 3600
     allow_private_callbacks: bool
     webhook_secret: bytes
     url_lifetime_s: int = 24 * 3600

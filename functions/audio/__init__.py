@@ -1,0 +1,1 @@
+"""Sound: converted, transcribed, and answered by a language model."""
