@@ -1,6 +1,6 @@
 """The two ends of a served detector: pictures of bytes in, at most 100 rows of detections out.
 
-What a detector must be is written in docs/models.md and checked by functions/_kit/capabilities.py.
+What a detector must be is written in docs/models.md and checked by functions/_kit/capabilities.
 """
 
 from __future__ import annotations

@@ -33,11 +33,12 @@ from measure import (
     timed,
 )
 
+from functions._kit.capabilities import CONTRACTS
 from functions._kit.consume import Envelope
 from functions._kit.messages import new_id, now
 from functions._kit.pictures import letterbox
 from functions.alerts import detect as detecting
-from functions.alerts.contracts import DETECTOR, Alert, Frame, alert_subject, frame_subject
+from functions.alerts.contracts import Alert, Frame, alert_subject, frame_subject
 from gateway.runtime import Runtime, open_runtime
 from gateway.settings import CHECKOUT
 from gateway.system import System
@@ -87,7 +88,7 @@ def _say_rates(
     conditions = {
         "frame": f"{WIDTH}x{HEIGHT} JPEG, {DIFFERENT} different ones",
         "frame_bytes": int(statistics.median(file.stat().st_size for file in files)),
-        "model": DETECTOR,
+        "model": CONTRACTS["detect"].model,
         "runs": options.runs,
     }
     for name, found in rates.items():

@@ -10,11 +10,13 @@ from typing import Any
 
 import openvino
 
+from functions._kit.capabilities import CONTRACTS
 from functions._kit.pictures import letterbox
-from functions.alerts.contracts import DETECTOR
 
 SIDE = 416
-MODEL = Path(__file__).parents[1] / "model_repository" / DETECTOR / "1" / "model.onnx"
+MODEL = (
+    Path(__file__).parents[1] / "model_repository" / CONTRACTS["detect"].model / "1" / "model.onnx"
+)
 
 
 def main(folder: Path, seconds: float = 8.0) -> None:

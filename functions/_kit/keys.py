@@ -5,6 +5,8 @@ from __future__ import annotations
 from functions._kit.errors import Unprocessable
 
 MAX_KEY_BYTES = 1024
+OWN_PREFIXES = ("results/", "uploads/", "alerts/", "frames/", "audio/")
+"""Where Nereid itself writes: what lies there belongs to a client, a task, an alert or a camera."""
 
 
 def object_key(path: str, field: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from functions._kit.capabilities import Canvas, canvas_of, check_detector, label_names
+from functions._kit.capabilities import Canvas, canvas_of, check_detector, label_names, serving
 from functions._kit.pictures import Letterboxed
 from functions._kit.ports import Inference, KeyValue, ServedModel
-from functions.alerts.contracts import CAPABILITIES, CAPABILITY, DETECTOR, Box
+from functions.alerts.contracts import Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,7 @@ async def detector(inference: Inference, values: KeyValue) -> Detector:
 
     Raises `JobFailed` (`model_contract`) where it does not keep the capability's contract.
     """
-    switched = values.seen(CAPABILITIES).get(CAPABILITY)
-    name = DETECTOR if switched is None else switched.decode()
-    return _checked(_Identity(await inference.model(name)))
+    return _checked(_Identity(await serving("detect", inference, values)))
 
 
 def detections(rows: NDArray[Any], picture: Letterboxed, by: Detector) -> Iterator[Detection]:

@@ -13,17 +13,10 @@ from msgspec import Meta
 
 from functions._kit.messages import Answer, Message
 
-CAPABILITY = "detect"
-DETECTOR = "nanodet-g-416"
-"""The model that serves `detect` unless another was switched in."""
 CAMERAS = "cameras"
 """Bucket of the rules, by camera."""
 COOLDOWNS = "cooldowns"
 """Bucket of the last alert of each camera, label and zone."""
-CAPABILITIES = "capabilities"
-"""Bucket of the models that were switched in, by capability."""
-PRIVATE_PREFIXES = ("uploads/", "results/", "alerts/", "frames/")
-"""Where things lie that belong to a client, a task, an alert or a camera."""
 FRAME_PREFIX = "frames/"
 """Frames that came over HTTP; they are ours to remove."""
 

@@ -11,7 +11,7 @@ import msgspec
 
 from functions._kit.consume import Envelope, consume
 from functions._kit.errors import JobFailed, NotFound
-from functions._kit.keys import object_key
+from functions._kit.keys import OWN_PREFIXES, object_key
 from functions._kit.messages import now
 from functions._kit.pictures import letterbox
 from functions._kit.policy import Policy
@@ -25,7 +25,6 @@ from functions.alerts.contracts import (
     FRAME_PREFIX,
     KEEP_SUBJECT,
     LATEST,
-    PRIVATE_PREFIXES,
     Alert,
     DiscardJob,
     Frame,
@@ -109,7 +108,7 @@ def check_key(frame: Frame, camera_id: str) -> None:
     own = [f"{FRAME_PREFIX}{camera_id}/"]
     if frame.client_id is not None:
         own.append(f"uploads/{frame.client_id}/")
-    if frame.key.startswith(PRIVATE_PREFIXES) and not frame.key.startswith(tuple(own)):
+    if frame.key.startswith(OWN_PREFIXES) and not frame.key.startswith(tuple(own)):
         raise JobFailed(
             "key_not_allowed",
             f"key {frame.key[:200]!r} lies among what belongs to a client or another camera: "

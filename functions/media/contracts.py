@@ -36,8 +36,6 @@ PUBLISHED_SCALES = {
     "realesrgan-x4plus-anime": 4,
 }
 
-RESERVED_PREFIXES = ("results/", "uploads/", "alerts/", "frames/", "audio/")
-
 
 class MediaJob(Job, frozen=True, kw_only=True):
     """One photo on its way through the steps of a workflow."""

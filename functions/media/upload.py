@@ -12,12 +12,11 @@ from litestar.params import FromQuery
 from functions._kit.errors import Conflict, Unprocessable
 from functions._kit.http import HttpRequest, Port, Principal
 from functions._kit.incoming import receive_picture
-from functions._kit.keys import object_key
+from functions._kit.keys import OWN_PREFIXES, object_key
 from functions._kit.messages import Answer, new_id
 from functions._kit.pictures import FORMATS
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects
-from functions.media.contracts import RESERVED_PREFIXES
 
 _BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 
@@ -90,10 +89,10 @@ async def upload(
 async def _free_key(path: str, objects: Objects) -> str:
     """The caller's own path, if nothing lies there: an upload never replaces a file."""
     key = object_key(path, "path")
-    if key.startswith(RESERVED_PREFIXES):
+    if key.startswith(OWN_PREFIXES):
         raise Unprocessable(
             "reserved_path",
-            f"path may not begin with {', '.join(RESERVED_PREFIXES)}: Nereid writes there itself",
+            f"path may not begin with {', '.join(OWN_PREFIXES)}: Nereid writes there itself",
             field="path",
         )
     if await objects.head(key) is not None:

@@ -96,9 +96,8 @@ def switch(capability: str, model: str, data: Path | None) -> None:
 
 
 async def _switch(settings: Settings, capability: str, name: str) -> None:
-    from functions._kit.capabilities import check_served
+    from functions._kit.capabilities import CAPABILITIES, check_served
     from functions._kit.errors import Unprocessable
-    from functions.alerts.contracts import CAPABILITIES
     from gateway.adapters.inference import TritonInference
     from gateway.adapters.jetstream import connect
     from gateway.adapters.keyvalue import JetStreamKeyValue

@@ -17,6 +17,7 @@ import pyvips
 from litestar import Litestar
 from numpy.typing import NDArray
 
+from functions._kit.capabilities import CONTRACTS
 from functions._kit.fakes import (
     FakeAlertStore,
     FakeClientStore,
@@ -30,12 +31,12 @@ from functions._kit.fakes import (
 )
 from functions._kit.messages import new_id, now
 from functions._kit.ports import Client, Limits, Probes, ServedModel, TensorSpec
-from functions.alerts.contracts import DETECTOR
 from functions.tasks.contracts import Status, Task, TaskEvent, event_subject, final_id
 from gateway.asgi import create_app
 from gateway.auth import Authenticator, Tokens
 from gateway.registry import discover
 
+DETECTOR = CONTRACTS["detect"].model
 SECRET = "a secret of the tests, of 256 bits or more"
 MEDIA = ("media:read", "media:write")
 LIMITS: dict[str, Any] = {

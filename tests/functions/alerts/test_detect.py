@@ -10,12 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from functions._kit.capabilities import CAPABILITIES
 from functions._kit.errors import JobFailed, NotFound, RequestError, Unavailable
 from functions._kit.messages import now
 from functions._kit.ports import ServedModel, TensorSpec
 from functions.alerts.contracts import (
-    CAPABILITIES,
-    CAPABILITY,
     PEOPLE_VEHICLES_ANIMALS,
     Box,
     Frame,
@@ -330,7 +329,7 @@ async def test_a_model_that_was_switched_in_looks_at_the_next_frame(
     yard.inference.detectors["other"] = yard.inference.detector("other", ("dog", "person"))
     yard.inference.sees = [(0, 0, 64, 48, 0.9, 0)]
     await yard.detect(yard.frame(jpeg))
-    await yard.values.put(CAPABILITIES, CAPABILITY, b"other")
+    await yard.values.put(CAPABILITIES, "detect", b"other")
     await yard.detect(yard.frame(jpeg))
     assert [(a.model, a.label) for a in yard.alerts()] == [
         ("nanodet-g-416", "person"), ("other", "dog"),

@@ -1,19 +1,14 @@
-"""What a model must be to serve a capability, as docs/models.md writes it down.
-
-A model is judged by what Triton says of it (`ServedModel`), so any machine can do it, and by the
-answer to one picture.
-"""
+"""The contract of `detect`, as docs/models.md writes it down."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from functions._kit.errors import Unprocessable
+from functions._kit.capabilities.rules import broken, number, only, shown
 from functions._kit.ports import Inference, ServedModel, TensorSpec
 
 MAX_DETECTIONS = 100
@@ -30,17 +25,17 @@ def check_detector(model: ServedModel) -> None:
     Raises `Unprocessable` (`model_contract`) that says what is wrong and how to mend it.
     """
     canvas_of(model)
-    detections = _only(model, "output", model.outputs, "detections")
+    detections = only(model, "output", model.outputs, "detections")
     if detections != TensorSpec("FP32", (MAX_DETECTIONS, 6)):
-        raise _broken(
+        raise broken(
             model,
-            f"the output `detections` is {_shown(detections)} and must be FP32 [{MAX_DETECTIONS},"
+            f"the output `detections` is {shown(detections)} and must be FP32 [{MAX_DETECTIONS},"
             " 6]: rows of x, y, width, height, score, class",
         )
     label_names(model)
-    least = _number(model, "min_score")
+    least = number(model, "min_score")
     if not 0 <= least <= 1:
-        raise _broken(model, f"the parameter `min_score` is {least:g} and must be from 0 to 1")
+        raise broken(model, f"the parameter `min_score` is {least:g} and must be from 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +52,24 @@ class Canvas:
 
 def canvas_of(model: ServedModel) -> Canvas:
     """What the model's input takes. Raises `Unprocessable` (`model_contract`)."""
-    image = _only(model, "input", model.inputs, "image")
+    image = only(model, "input", model.inputs, "image")
     if image.datatype == "UINT8" and len(image.shape) == 3 and image.shape[-1] == 3:
         height, width, _ = image.shape
         if min(height, width) > 0:
             return Canvas(width, height)
         if height == width == -1:
-            longest, multiple_of = (
-                _number(model, name) for name in ("longest_side", "multiple_of")
-            )
+            longest, multiple_of = (number(model, name) for name in ("longest_side", "multiple_of"))
             whole = multiple_of >= 1 and multiple_of % 1 == 0
             if not (whole and longest > 0 and longest % multiple_of == 0):
-                raise _broken(
+                raise broken(
                     model,
                     f"the parameter `longest_side` is {longest:g} and must be a multiple of"
                     f" `multiple_of`, a whole number, which is {multiple_of:g}",
                 )
             return Canvas(int(longest), int(longest), int(multiple_of))
-    raise _broken(
+    raise broken(
         model,
-        f"the input `image` is {_shown(image)} and must be UINT8 [height, width, 3] with height"
+        f"the input `image` is {shown(image)} and must be UINT8 [height, width, 3] with height"
         " and width both fixed, or both -1 and the parameters `longest_side` and `multiple_of`,"
         " and max_batch_size of 1 or more: let `nereid models add --capability detect` wrap the"
         " network",
@@ -87,14 +80,14 @@ def label_names(model: ServedModel) -> list[str]:
     """The names of the model's classes, in order. Raises `Unprocessable` (`model_contract`)."""
     names = model.parameters.get("labels", "").split(",")
     if not all(name and name == name.strip() for name in names):
-        raise _broken(
+        raise broken(
             model,
             "the parameter `labels` must hold the names of all classes, in order, joined by commas"
             " without spaces around them: the lines of labels.txt",
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise _broken(
+        raise broken(
             model,
             f"the parameter `labels` names {', '.join(twice)} more than once: a rule could not tell"
             " them apart, so give each class a name of its own in labels.txt",
@@ -109,7 +102,7 @@ def check_rows(model: ServedModel, detections: NDArray[Any]) -> None:
     """
     canvas = canvas_of(model)
     if detections.shape[1:] != (MAX_DETECTIONS, 6) or detections.dtype != np.float32:
-        raise _broken(model, f"it answers {detections.dtype} {list(detections.shape)}")
+        raise broken(model, f"it answers {detections.dtype} {list(detections.shape)}")
     score, label = detections[..., 4], detections[..., 5]
     found = score > 0
     wrong = {
@@ -128,71 +121,18 @@ def check_rows(model: ServedModel, detections: NDArray[Any]) -> None:
     }
     for what, is_so in wrong.items():
         if is_so:
-            raise _broken(model, f"{what} in the answer to a test picture: see docs/models.md")
+            raise broken(model, f"{what} in the answer to a test picture: see docs/models.md")
 
 
-CONTRACTS: dict[str, Callable[[ServedModel], None]] = {"detect": check_detector}
-"""The check of each capability, by the name that the parameter `capability` has."""
-
-
-def check_contract(model: ServedModel) -> str:
-    """Check the model for the capability that its config names, and return that name.
-
-    Raises `Unprocessable` (`model_contract`).
-    """
-    capability = model.parameters.get("capability", "")
-    if capability not in CONTRACTS:
-        said = f"is {capability!r}" if capability else "is missing"
-        raise _broken(
-            model,
-            f"the parameter `capability` of its config.pbtxt {said} and must be one of"
-            f" {', '.join(CONTRACTS)}",
-        )
-    CONTRACTS[capability](model)
-    return capability
-
-
-async def check_served(inference: Inference, name: str) -> str:
-    """Check a model where it is served, by its configuration and by test pictures.
-
-    Returns its capability. Raises `NotFound`, `JobFailed` and `Unavailable` as the port does, and
-    `Unprocessable` (`model_contract`).
-    """
-    model = await inference.model(name)
-    capability = check_contract(model)
+async def probe_detector(inference: Inference, model: ServedModel) -> None:
+    """Let the model look at the probe pictures, and check its answers."""
     canvas = canvas_of(model)
     for picture in probe_pictures(canvas.height, canvas.width):
         answer = await inference.infer(model, {"image": picture})
         check_rows(model, answer["detections"])
-    return capability
 
 
 def probe_pictures(height: int, width: int) -> list[NDArray[np.uint8]]:
     """An empty picture and one of noise, each 1 x height x width x 3; the same each time."""
     noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     return [np.full_like(noise, GREY), noise]
-
-
-def _only(
-    model: ServedModel, kind: str, tensors: Mapping[str, TensorSpec], name: str
-) -> TensorSpec:
-    if set(tensors) != {name}:
-        names = ", ".join(f"`{found}`" for found in sorted(tensors)) or "none"
-        raise _broken(model, f"it must have one {kind}, `{name}`, and has {names}")
-    return tensors[name]
-
-
-def _number(model: ServedModel, name: str) -> float:
-    text = model.parameters.get(name, "")
-    try:
-        return float(text)
-    except ValueError:
-        raise _broken(model, f"the parameter `{name}` is {text!r}, which is no number") from None
-
-
-def _shown(tensor: TensorSpec) -> str:
-    return f"{tensor.datatype} {list(tensor.shape)}"
-
-
-def _broken(model: ServedModel, message: str) -> Unprocessable:
-    return Unprocessable("model_contract", f"The model {model.name!r}: {message}.", field="model")
