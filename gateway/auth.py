@@ -47,6 +47,15 @@ class Tokens:
             algorithm=ALGORITHM,
         )
 
+    @staticmethod
+    def is_token(text: str) -> bool:
+        """Whether `text` has the form of a token, valid or not (RFC 7519); an API key has none."""
+        try:
+            jwt.get_unverified_header(text)
+        except jwt.InvalidTokenError:
+            return False
+        return True
+
     def read(self, token: str) -> Principal:
         """The principal of a valid token. Raises `Unauthenticated` (code `invalid_token`)."""
         try:
@@ -81,12 +90,21 @@ class Authenticator:
     _known: dict[bytes, tuple[float, Principal | None]] = field(default_factory=dict)
 
     async def authenticate(self, headers: dict[str, str]) -> Principal:
-        """Raises `Unauthenticated` where neither header holds."""
+        """Raises `Unauthenticated` where neither header holds.
+
+        An API key may come as a bearer token, too: OpenAI's clients send theirs so.
+        """
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if max(len(token), len(headers.get("x-api-key", ""))) > MAX_CREDENTIAL_BYTES:
             raise Unauthenticated("invalid_token", "the credential is too long to be one of ours")
         if scheme.lower() == "bearer":
-            return await self._still_there(self.tokens.read(token.strip()))
+            token = token.strip()
+            if self.tokens.is_token(token):
+                return await self._still_there(self.tokens.read(token))
+            principal = await self._of_key(token) if token else None
+            if principal is None:
+                raise Unauthenticated("invalid_token", "this is neither a token nor an API key")
+            return principal
         if "x-api-key" in headers:
             principal = await self._of_key(headers["x-api-key"])
             if principal is None:

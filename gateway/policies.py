@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from functions._kit.errors import Forbidden, Unavailable
+from functions._kit.errors import Forbidden, TooManyRequests, Unavailable
 from functions._kit.policy import HttpPolicy
 from gateway.auth import Authenticator
 
@@ -28,7 +28,7 @@ class PolicyMiddleware(ASGIMiddleware):
         self._running: dict[str, int] = {}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Raises `Unauthenticated`, `Forbidden`, or `Unavailable` (code `busy`, `too_slow`)."""
+        """Raises `Unauthenticated`, `Forbidden`, `TooManyRequests`, or `Unavailable`."""
         handler = scope["route_handler"]
         policy = handler.opt.get("policy", DOCUMENTATION)
         if policy.scope is not None:
@@ -42,7 +42,7 @@ class PolicyMiddleware(ASGIMiddleware):
         if isinstance(handler, HTTPRouteHandler):
             name = handler.handler_name
         if self._running.get(name, 0) >= policy.concurrency:
-            raise _Busy(f"{policy.concurrency} requests of this kind run already")
+            raise _busy(policy)
         self._running[name] = self._running.get(name, 0) + 1
         try:
             async with asyncio.timeout(policy.timeout_s):
@@ -53,6 +53,13 @@ class PolicyMiddleware(ASGIMiddleware):
             ) from error
         finally:
             self._running[name] -= 1
+
+
+def _busy(policy: HttpPolicy) -> TooManyRequests | Unavailable:
+    message = f"{policy.concurrency} requests of this kind run already; try again later"
+    if policy.busy_status == 429:
+        return TooManyRequests("too_many_requests", message, retry_after_s=_Busy.retry_after_s)
+    return _Busy(message)
 
 
 class _Busy(Unavailable):

@@ -1,4 +1,7 @@
-"""Errors as `application/problem+json` (RFC 9457) with a stable `code`."""
+"""Errors as `application/problem+json` (RFC 9457) with a stable `code`.
+
+Below `/v1/`, where we speak OpenAI's API, the document holds OpenAI's error object, too.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ from functions._kit.http import HttpRequest
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+OPENAI_PATHS = "/v1/"
+OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+"""The word for any other status is `invalid_request_error` or `server_error`."""
 DISCONNECTED = "client disconnected prematurely"
 """Litestar's word for it, in `Request.stream`."""
 CODES = {
@@ -35,6 +41,7 @@ CODES = {
 
 
 def problem(
+    request: HttpRequest,
     status: int,
     code: str,
     detail: str,
@@ -43,6 +50,10 @@ def problem(
     **extra: Any,
 ) -> Response[dict[str, Any]]:
     """A problem document; `extra` members that are None are left out."""
+    if request.scope["path"].startswith(OPENAI_PATHS):
+        if status in {415, 422}:
+            status = 400  # OpenAI's API knows no other status for a request that cannot be met
+        extra["error"] = _openai_error(status, code, detail, extra.get("field"))
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -54,18 +65,27 @@ def problem(
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers or {})
 
 
-def _ours(_: HttpRequest, error: NereidError) -> Response[dict[str, Any]]:
+def _openai_error(status: int, code: str, detail: str, field: str | None) -> dict[str, Any]:
+    """What OpenAI's clients read of an error."""
+    other = "server_error" if status >= 500 else "invalid_request_error"
+    kind = OPENAI_TYPES.get(status, other)
+    return {"message": detail, "type": kind, "param": field, "code": code}
+
+
+def _ours(request: HttpRequest, error: NereidError) -> Response[dict[str, Any]]:
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable | TooManyRequests):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, RequestError):
         if error.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="nereid"'
-        return problem(error.status, error.code, error.message, headers=headers, field=error.field)
+        return problem(
+            request, error.status, error.code, error.message, headers=headers, field=error.field
+        )
     if isinstance(error, Unavailable):
         log.warning("%s: %s", error.code, error.message)
-        return problem(503, error.code, error.message, headers=headers)
-    return problem(422, error.code, error.message)
+        return problem(request, 503, error.code, error.message, headers=headers)
+    return problem(request, 422, error.code, error.message)
 
 
 def _invalid(request: HttpRequest, error: ValidationException) -> Response[dict[str, Any]]:
@@ -78,6 +98,7 @@ def _invalid(request: HttpRequest, error: ValidationException) -> Response[dict[
     ]
     rules = "; ".join(f"{item['field']}: {item['message']}" for item in errors) or error.detail
     return problem(
+        request,
         422,
         "invalid_request",
         _short(rules),
@@ -112,7 +133,9 @@ def _missing(detail: str) -> str | None:
 def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]]:
     status = error.status_code
     if error.detail == DISCONNECTED:  # nobody hears this; it keeps the log of our own errors clean
-        return problem(400, "body_cut_short", "the connection closed before the body ended")
+        return problem(
+            request, 400, "body_cut_short", "the connection closed before the body ended"
+        )
     if status >= 500:
         return _unexpected(request, error)
     detail = {
@@ -122,19 +145,19 @@ def _http(request: HttpRequest, error: HTTPException) -> Response[dict[str, Any]
     headers = dict(error.headers or {})
     if status == 429:
         headers["Retry-After"] = headers.get("RateLimit-Reset", "60")
-    return problem(status, CODES.get(status, "invalid_request"), detail, headers=headers)
+    return problem(request, status, CODES.get(status, "invalid_request"), detail, headers=headers)
 
 
 def _too_deep(request: HttpRequest, error: RecursionError) -> Response[dict[str, Any]]:
     """Msgspec's word for a body of thousands of brackets within each other."""
     if "deserializing" not in str(error):
         return _unexpected(request, error)
-    return problem(400, "invalid_request", "the body is nested too deeply", field="body")
+    return problem(request, 400, "invalid_request", "the body is nested too deeply", field="body")
 
 
 def _unexpected(request: HttpRequest, error: Exception) -> Response[dict[str, Any]]:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, "internal_error", "an error of ours; it has been logged")
+    return problem(request, 500, "internal_error", "an error of ours; it has been logged")
 
 
 def _short(text: str, limit: int = 500) -> str:

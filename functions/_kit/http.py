@@ -51,6 +51,8 @@ class Received:
     sha256: str = ""
     filename: str | None = None
     fields: dict[str, str] = field(default_factory=dict)
+    lists: dict[str, list[str]] = field(default_factory=dict)
+    """Fields whose names end in `[]`, without that: they may come more than once."""
 
 
 def valid_task_id(text: str) -> str:
@@ -83,7 +85,7 @@ async def receive(
     declared = int(request.headers.get("content-length") or 0)
     form = request.headers.get("content-type", "").startswith("multipart/form-data")
     if declared > limit_bytes + (1 << 16 if form else 0):
-        raise _too_large(limit_bytes)
+        raise _too_large(limit_bytes, file_field)
     received = Received()
     chunks = _form_file(request, received, file_field) if form else request.stream()
     with into.open("wb") as file:
@@ -97,7 +99,7 @@ async def receive(
         async for chunk in chunks:
             received.size_bytes += len(chunk)
             if received.size_bytes > limit_bytes:
-                raise _too_large(limit_bytes)
+                raise _too_large(limit_bytes, file_field)
             buffer += chunk
             if len(buffer) >= WRITE_BYTES:
                 await asyncio.to_thread(flush)
@@ -159,7 +161,11 @@ class _Form:
         elif self._name == self._file_field:
             return None if part is None else bytes(part)
         elif part is None:
-            self._received.fields[self._name] = self._text.decode("utf-8", "replace")
+            text = self._text.decode("utf-8", "replace")
+            if self._name.endswith("[]"):
+                self._received.lists.setdefault(self._name[:-2], []).append(text)
+            else:
+                self._received.fields[self._name] = text
         else:
             self._text += part
             if len(self._text) > MAX_FIELD_BYTES:
@@ -194,7 +200,5 @@ async def _form_file(
         )
 
 
-def _too_large(limit_bytes: int) -> TooLarge:
-    return TooLarge(
-        "body_too_large", f"the file may have {limit_bytes} bytes at most", field="file"
-    )
+def _too_large(limit_bytes: int, field: str) -> TooLarge:
+    return TooLarge("body_too_large", f"the file may have {limit_bytes} bytes at most", field=field)

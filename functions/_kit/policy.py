@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 SCOPES = frozenset(
     {
@@ -20,11 +21,13 @@ LONGEST_EVERY_S = 3000.0
 class HttpPolicy:
     """Who may call an HTTP function, how many at once, and for how long.
 
-    `scope` None makes it public. A request beyond `concurrency` is answered 503 at once.
+    `scope` None makes it public. A request beyond `concurrency` is answered at once with
+    `busy_status`: 503, or 429 where callers shall know that it is they who are too many.
     """
 
     scope: str | None
     concurrency: int = 512
+    busy_status: Literal[429, 503] = 503
     timeout_s: float | None = 30.0
 
     def __post_init__(self) -> None:

@@ -175,6 +175,28 @@ async def test_an_api_key_gets_in_and_a_wrong_one_does_not(
         assert_problem(answer, 401, code)
 
 
+@pytest.mark.parametrize("key", ["an api key", "nk-1_2", "a.b.c", "eyJ.eyJ.x"])
+async def test_an_api_key_gets_in_as_a_bearer_token_whatever_it_looks_like(
+    world: World, assert_problem: AssertProblem, key: str
+) -> None:
+    await world.clients.add(
+        Client(
+            client_id="alice",
+            secret_hash="-",
+            scopes=frozenset({"media:read"}),
+            api_key_lookup=api_key_lookup(world.tokens._secret, key),
+            api_key_hash=hash_secret(key),
+        )
+    )
+    caller = await world.http()
+    path = "/api/v1/media/processingTasks"
+    answer = await caller.get(path, headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 200
+    for wrong in (key + "x", key[:-1], "x" * 10_000):
+        answer = await caller.get(path, headers={"Authorization": f"Bearer {wrong}"})
+        assert_problem(answer, 401, "invalid_token")
+
+
 async def test_sick_backends_refuse_and_do_not_let_in(
     world: World, alice: httpx.AsyncClient, assert_problem: AssertProblem
 ) -> None:
