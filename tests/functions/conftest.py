@@ -24,6 +24,7 @@ from functions._kit.fakes import (
     FakeDeadLetters,
     FakeInference,
     FakeKeyValue,
+    FakeLanguageModel,
     FakeObjects,
     FakeStream,
     FakeTally,
@@ -101,6 +102,7 @@ class World:
         self.store = FakeTaskStore()
         self.alert_store = FakeAlertStore()
         self.values = FakeKeyValue()
+        self.language_model = FakeLanguageModel()
         self.tally = FakeTally()
         self.dead_letters = FakeDeadLetters(self.stream)
         self.sickness: dict[str, str] = {}
@@ -122,6 +124,7 @@ class World:
             "store": self.store,
             "alert_store": self.alert_store,
             "values": self.values,
+            "language_model": self.language_model,
             "dead_letters": self.dead_letters,
             "clients": self.clients,
             "tokens": self.tokens,

@@ -9,6 +9,7 @@ from functions._kit.fakes.clients import FakeClientStore
 from functions._kit.fakes.deadletters import FakeDeadLetters
 from functions._kit.fakes.inference import FakeInference
 from functions._kit.fakes.keyvalue import FakeKeyValue
+from functions._kit.fakes.language import FakeLanguageModel
 from functions._kit.fakes.objects import FakeObjects
 from functions._kit.fakes.stream import FakeStream
 from functions._kit.fakes.tally import FakeTally
@@ -20,6 +21,7 @@ __all__ = [
     "FakeDeadLetters",
     "FakeInference",
     "FakeKeyValue",
+    "FakeLanguageModel",
     "FakeObjects",
     "FakeStream",
     "FakeTally",
