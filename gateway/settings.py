@@ -14,6 +14,14 @@ from msgspec import Meta
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PREFIX = "NEREID_"
+ALIASES = {
+    "max_upload_size": "max_upload_bytes",
+}
+"""Further names of settings; the setting's own name wins."""
+WITHOUT_PREFIX = frozenset(
+    {"max_concurrent_audio_conversions", "audio_converter_workers", "max_upload_size"}
+)
+"""Settings that are also taken from a variable without `NEREID_`, which wins over it."""
 RUNNING = "running.json"
 """File of the data folder that tells other commands where the embedded servers are."""
 
@@ -72,6 +80,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Width times height of the largest photo that is taken."""
     max_frame_bytes: Annotated[int, Meta(ge=1)] = 32 << 20
     """Largest file of a camera's frame."""
+
+    audio_converter_workers: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """Processes that convert sound; as many as there are cores, unless set."""
+    max_concurrent_audio_conversions: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """Conversions that run at once in one process; as many as its workers, unless set."""
+    max_waiting_audio_conversions: Annotated[int, Meta(ge=0)] = 256
+    """Conversions that may wait for a worker; beyond, HTTP answers 429."""
+    max_audio_s: Annotated[float, Meta(gt=0)] = 4 * 3600.0
+    """Longest recording that is taken."""
+    audio_cache_bytes: Annotated[int, Meta(ge=0)] = 2 << 30
+    """Conversions that are kept for the next request with the same bytes; the oldest go first."""
+    audio_cache_lifetime_s: Annotated[int, Meta(ge=0)] = 24 * 3600
+
+    llm_url: str | None = None
+    """A service that speaks OpenAI's chat completions, for `user_prompt`: http(s)://host/v1"""
+    llm_key: str | None = None
+    llm_model: str | None = None
+    llm_requests_at_once: Annotated[int, Meta(ge=1)] = 4
+    """By one process."""
+    llm_requests_per_minute: Annotated[int, Meta(ge=1)] | None = None
+    """By all processes together."""
+    llm_requests_per_day: Annotated[int, Meta(ge=1)] | None = None
+    """By all processes together, from midnight to midnight UTC; kept over restarts."""
+    llm_timeout_s: Annotated[float, Meta(gt=0)] = 60.0
+    """Longest wait for one answer."""
+
     scratch: Path | None = None
     """Folder for files in work; DATA/scratch unless set."""
     drain_s: Annotated[float, Meta(ge=0)] = 20.0
@@ -106,9 +140,14 @@ def _given(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings
     config = environ.get(f"{PREFIX}CONFIG")
     if config:
         values |= _from_toml(Path(config))
-    for name, value in environ.items():
-        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
-            values[_known(name.removeprefix(PREFIX).lower(), name)] = value
+    values |= {
+        _known(name, name): environ[name.upper()]
+        for name in WITHOUT_PREFIX
+        if name.upper() in environ
+    }
+    given = {name for name in environ if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG"}
+    for name in sorted(given, key=lambda name: _field(name) not in ALIASES):
+        values[_known(_field(name), name)] = environ[name]
     values |= {name: value for name, value in overrides.items() if value is not None}
     try:
         return msgspec.convert(values, Settings, strict=False, dec_hook=_path)
@@ -121,10 +160,16 @@ def _from_toml(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"NEREID_CONFIG={path}: {error}") from error
-    return {_known(name, f"{name} in {path}"): value for name, value in table.items()}
+    names = sorted(table, key=lambda name: name not in ALIASES)
+    return {_known(name, f"{name} in {path}"): table[name] for name in names}
+
+
+def _field(variable: str) -> str:
+    return variable.removeprefix(PREFIX).lower()
 
 
 def _known(field: str, shown: str) -> str:
+    field = ALIASES.get(field, field)
     fields = Settings.__struct_fields__
     if field not in fields:
         near = difflib.get_close_matches(field, fields, n=1)

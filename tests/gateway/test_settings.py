@@ -26,6 +26,37 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one(tmp_path: Path) -
         load({"NEREID_CONFIG": str(file)})
 
 
+def test_names_of_the_audio_service_that_nereid_replaces_are_taken(tmp_path: Path) -> None:
+    environ = {
+        "MAX_CONCURRENT_AUDIO_CONVERSIONS": "50",
+        "AUDIO_CONVERTER_WORKERS": "8",
+        "MAX_UPLOAD_SIZE": "1000",
+    }
+    settings = load(environ, data=tmp_path)
+    assert settings.max_concurrent_audio_conversions == 50
+    assert settings.audio_converter_workers == 8
+    assert settings.max_upload_bytes == 1000
+    with pytest.raises(SettingsError, match="audio_converter_workers"):
+        load({"AUDIO_CONVERTER_WORKERS": "many"}, data=tmp_path)
+
+
+def test_a_settings_own_name_wins_over_its_other_names(tmp_path: Path) -> None:
+    environ = {
+        "NEREID_MAX_UPLOAD_BYTES": "1",
+        "NEREID_MAX_UPLOAD_SIZE": "2",
+        "MAX_UPLOAD_SIZE": "3",
+        "AUDIO_CONVERTER_WORKERS": "4",
+        "NEREID_AUDIO_CONVERTER_WORKERS": "5",
+    }
+    settings = load(environ, data=tmp_path)
+    assert (settings.max_upload_bytes, settings.audio_converter_workers) == (1, 5)
+    del environ["NEREID_MAX_UPLOAD_BYTES"]
+    assert load(environ, data=tmp_path).max_upload_bytes == 2
+    file = tmp_path / "nereid.toml"
+    file.write_text("max_upload_bytes = 6\nmax_upload_size = 7\n")
+    assert load({"NEREID_CONFIG": str(file)}, data=tmp_path).max_upload_bytes == 6
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("PORT", "70000"), ("PORT", "x"), ("TOKEN_SECRET", "short"), ("MAX_PIXELS", "0")],
