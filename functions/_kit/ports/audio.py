@@ -49,7 +49,21 @@ class Sound:
 
 
 class AudioTooLong(Unprocessable):
-    """The sound lasts longer than the caller takes (code `audio_too_long`)."""
+    """The sound lasts longer than the caller takes (code `audio_too_long`).
+
+    `duration_s` tells how long, where the file's header says so.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        duration_s: float | None = None,
+    ) -> None:
+        super().__init__(code, message, field=field)
+        self.duration_s = duration_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
