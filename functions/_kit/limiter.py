@@ -129,7 +129,7 @@ class Limiter:
                     f"{self.name}: no request may go out before {opens_at:%H:%M:%S} UTC, "
                     "by the limit of a minute or at the service's wish; try again then"
                 )
-            await self._wait((opens_at - moment).total_seconds())
+            await self._wait(max(0.0, (opens_at - self._clock()).total_seconds()))
 
     async def _try_to_count(self, moment: datetime) -> datetime:
         """Count one request; `moment` where that was possible, else when the next minute begins.
