@@ -46,6 +46,7 @@ BUCKETS: Mapping[str, BucketPlan] = {
     "cameras": BucketPlan(),
     "capabilities": BucketPlan(history=5),
     "cooldowns": BucketPlan(lifetime_s=2 * DAY_S),
+    "figures": BucketPlan(lifetime_s=30.0),
     "quotas": BucketPlan(lifetime_s=2 * DAY_S),
     "sickness": BucketPlan(lifetime_s=30.0),
 }

@@ -7,6 +7,7 @@ as when it is gone, and `healthy` says so.
 from functions._kit.fakes.alerts import FakeAlertStore
 from functions._kit.fakes.clients import FakeClientStore
 from functions._kit.fakes.deadletters import FakeDeadLetters
+from functions._kit.fakes.figures import FakeFigures
 from functions._kit.fakes.inference import FakeInference
 from functions._kit.fakes.keyvalue import FakeKeyValue
 from functions._kit.fakes.language import FakeLanguageModel
@@ -19,6 +20,7 @@ __all__ = [
     "FakeAlertStore",
     "FakeClientStore",
     "FakeDeadLetters",
+    "FakeFigures",
     "FakeInference",
     "FakeKeyValue",
     "FakeLanguageModel",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functions._kit.errors import Unavailable
 from functions._kit.ports import Entry
 
-BUCKETS = ("cameras", "capabilities", "cooldowns", "quotas", "sickness")
+BUCKETS = ("cameras", "capabilities", "cooldowns", "figures", "quotas", "sickness")
 MAX_KEY_BYTES = 1024
 
 

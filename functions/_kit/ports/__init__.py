@@ -22,7 +22,15 @@ from functions._kit.ports.language import (
     LanguageModelUsage,
 )
 from functions._kit.ports.objects import ObjectInfo, Objects
-from functions._kit.ports.operations import Limits, Probes, Tally
+from functions._kit.ports.operations import (
+    Figures,
+    Limits,
+    Probes,
+    ProcessFigures,
+    Tally,
+    TranscriptionFigures,
+    Usage,
+)
 from functions._kit.ports.stream import (
     DeadLetters,
     Entry,
@@ -49,6 +57,7 @@ __all__ = [
     "ConversionFigures",
     "DeadLetters",
     "Entry",
+    "Figures",
     "HourCount",
     "Inference",
     "KeyValue",
@@ -61,6 +70,7 @@ __all__ = [
     "Objects",
     "Page",
     "Probes",
+    "ProcessFigures",
     "Receipt",
     "Record",
     "ServedModel",
@@ -70,4 +80,6 @@ __all__ = [
     "TaskStore",
     "TensorSpec",
     "TokenIssuer",
+    "TranscriptionFigures",
+    "Usage",
 ]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
+
+from functions._kit.ports.audio import ConversionFigures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,4 +48,61 @@ class Tally(Protocol):
 
     def frames_in_hand(self, camera_id: str) -> int:
         """How many frames of the camera this process works on now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptionFigures:
+    """Transcriptions of one process since its start."""
+
+    active: int = 0
+    completed: int = 0
+    audio_s: float = 0.0
+    """Sound that the completed ones have heard."""
+    total_time_s: float = 0.0
+    """Of the completed ones, from their start to their end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a process and its children take, and how busy their machine is."""
+
+    cpu_percent: float = 0.0
+    """Of one core, over the last seconds; two busy cores are 200."""
+    memory_bytes: int = 0
+    """Resident, the children's included."""
+    machine_cpu_percent: float = 0.0
+    """Of all cores, over the last seconds; 100 is all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessFigures:
+    """What one process does with sound, since its start."""
+
+    process_id: str
+    name: str
+    role: str
+    """serve or work."""
+    since: datetime
+    conversions: ConversionFigures
+    transcriptions: TranscriptionFigures
+    usage: Usage
+
+
+class Figures(Protocol):
+    """Counts what this process does with sound, and tells all others."""
+
+    def transcribing(self) -> AbstractContextManager[None]:
+        """Count a transcription as active, within the block."""
+        ...
+
+    def add_transcription(self, audio_s: float, time_s: float) -> None:
+        """Count a completed transcription of `audio_s` seconds of sound that took `time_s`."""
+        ...
+
+    def all(self) -> list[ProcessFigures]:
+        """This process first, as it is now; then the others, as they were a second ago.
+
+        A process that ends is no longer among them, and neither are its counts.
+        """
         ...
