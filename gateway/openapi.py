@@ -29,6 +29,7 @@ PROBLEM = Schema(
         "code": Schema(type=OpenAPIType.STRING, description="stable; for programs"),
         "detail": Schema(type=OpenAPIType.STRING, description="a sentence; for people"),
         "field": Schema(type=OpenAPIType.STRING, description="the part that broke the rule"),
+        "error": Schema(type=OpenAPIType.OBJECT, description="OpenAI's form of it, below /v1/"),
         "errors": Schema(
             type=OpenAPIType.ARRAY,
             items=Schema(
@@ -76,14 +77,16 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler) -> None
     public = not isinstance(policy, HttpPolicy) or policy.scope is None
     operation.security = [] if public else [{"bearer": []}, {"api_key": []}]
     if not public:
-        operation.description = (
-            f"{operation.description or ''}\n\nScope: `{policy.scope}`".strip()  # type: ignore[union-attr]
-        )
+        scopes = " or ".join(f"`{scope}`" for scope in policy.any_of)  # type: ignore[union-attr]
+        operation.description = f"{operation.description or ''}\n\nScope: {scopes}".strip()
     operation.responses = dict(operation.responses or {})
     for status, text in (PUBLIC_ERRORS if public else ERRORS).items():
         operation.responses[status] = OpenAPIResponse(
             description=text, content={MEDIA_TYPE: OpenAPIMediaType(schema=PROBLEM)}
         )
+    for status, also in handler.opt.get("openapi_also", {}).items():
+        content = operation.responses[status].content or {}
+        content |= {media: OpenAPIMediaType(schema=schema) for media, schema in also.items()}
     body = handler.opt.get("openapi_body")
     if body is not None:
         operation.request_body = RequestBody(

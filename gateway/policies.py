@@ -34,10 +34,9 @@ class PolicyMiddleware(ASGIMiddleware):
         if policy.scope is not None:
             headers = dict(Headers.from_scope(scope))
             scope["user"] = principal = await self._authenticator.authenticate(headers)
-            if policy.scope not in principal.scopes:
-                raise Forbidden(
-                    "scope_missing", f"this needs the scope {policy.scope!r}", field="scope"
-                )
+            if principal.scopes.isdisjoint(policy.any_of):
+                wanted = " or ".join(map(repr, policy.any_of))
+                raise Forbidden("scope_missing", f"this needs the scope {wanted}", field="scope")
         name = str(handler)
         if isinstance(handler, HTTPRouteHandler):
             name = handler.handler_name

@@ -21,22 +21,28 @@ LONGEST_EVERY_S = 3000.0
 class HttpPolicy:
     """Who may call an HTTP function, how many at once, and for how long.
 
-    `scope` None makes it public. A request beyond `concurrency` is answered at once with
+    `scope` None makes it public; of several, one is enough. A request beyond `concurrency` is answered at once with
     `busy_status`: 503, or 429 where callers shall know that it is they who are too many.
     """
 
-    scope: str | None
+    scope: str | tuple[str, ...] | None
     concurrency: int = 512
     busy_status: Literal[429, 503] = 503
     timeout_s: float | None = 30.0
 
     def __post_init__(self) -> None:
-        if self.scope is not None and self.scope not in SCOPES:
-            raise ValueError(f"unknown scope {self.scope!r}; known: {', '.join(sorted(SCOPES))}")
+        for scope in self.any_of:
+            if scope not in SCOPES:
+                raise ValueError(f"unknown scope {scope!r}; known: {', '.join(sorted(SCOPES))}")
         if self.concurrency < 1:
             raise ValueError("concurrency must be at least 1")
         if self.timeout_s is not None and self.timeout_s <= 0:
             raise ValueError("timeout_s must be above 0, or None for streams")
+
+    @property
+    def any_of(self) -> tuple[str, ...]:
+        """The scopes of which a caller needs one; none for a public function."""
+        return (self.scope,) if isinstance(self.scope, str) else self.scope or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from functions._kit.ports import Stream, TaskStore
 from functions.tasks._view import TaskView, own_task, view
 from functions.tasks.contracts import (
     STATUS_PATH,
+    TASK_OWNERS,
     Status,
     TaskEvent,
     TaskRow,
@@ -28,7 +29,7 @@ _decode = msgspec.json.Decoder(TaskEvent).decode
     STATUS_PATH + "{task_id:str}",
     status_code=200,
     summary="Cancel a task",
-    opt={"policy": HttpPolicy(scope="media:write"), "openapi_suffix": ":cancel"},
+    opt={"policy": HttpPolicy(scope=TASK_OWNERS), "openapi_suffix": ":cancel"},
 )
 async def cancel(
     task_id: FromPath[str],

@@ -123,6 +123,9 @@ class DeadLetter(Message, frozen=True, kw_only=True):
 
 WEBHOOK_SUBJECT = "jobs.tasks.webhook"
 STATUS_PATH = "/api/v1/media/processingTasks/"
+TASK_OWNERS = ("media:write", "audio:write")
+"""Scopes of those who begin tasks. Which tasks a caller sees is another question."""
+TASK_READERS = ("media:read", "audio:write")
 HIGH, NORMAL, LOW = "high", "normal", "low"
 
 

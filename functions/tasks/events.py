@@ -18,7 +18,7 @@ from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Record, Stream, TaskStore
 from functions._kit.sse import HEARTBEAT, position, with_heartbeats
 from functions.tasks._view import own_task, with_urls
-from functions.tasks.contracts import STATUS_PATH, TaskEvent, TaskRow, event_subject
+from functions.tasks.contracts import STATUS_PATH, TASK_READERS, TaskEvent, TaskRow, event_subject
 
 _decode = msgspec.json.Decoder(TaskEvent).decode
 
@@ -28,7 +28,7 @@ _decode = msgspec.json.Decoder(TaskEvent).decode
     summary="Follow a task",
     media_type="text/event-stream",
     responses={204: ResponseSpec(None, description="All has been seen, to the final event")},
-    opt={"policy": HttpPolicy(scope="media:read", timeout_s=None)},
+    opt={"policy": HttpPolicy(scope=TASK_READERS, timeout_s=None)},
 )
 async def events(
     task_id: FromPath[str],

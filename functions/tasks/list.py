@@ -14,7 +14,7 @@ from functions._kit.messages import Answer
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import TaskStore
 from functions.tasks._view import TaskView, view
-from functions.tasks.contracts import STATUS_PATH, Status
+from functions.tasks.contracts import STATUS_PATH, TASK_READERS, Status
 
 
 class TaskPage(Answer, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class TaskPage(Answer, frozen=True, kw_only=True):
 @get(
     STATUS_PATH.rstrip("/"),
     summary="Your tasks, newest first",
-    opt={"policy": HttpPolicy(scope="media:read")},
+    opt={"policy": HttpPolicy(scope=TASK_READERS)},
 )
 async def list_tasks(
     principal: Port[Principal],

@@ -9,13 +9,13 @@ from functions._kit.http import Port, Principal
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, TaskStore
 from functions.tasks._view import TaskView, own_task, view, with_urls
-from functions.tasks.contracts import STATUS_PATH
+from functions.tasks.contracts import STATUS_PATH, TASK_READERS
 
 
 @get(
     STATUS_PATH + "{task_id:str}",
     summary="A task's status and result",
-    opt={"policy": HttpPolicy(scope="media:read")},
+    opt={"policy": HttpPolicy(scope=TASK_READERS)},
 )
 async def status(
     task_id: FromPath[str],

@@ -13,7 +13,7 @@ def lines() -> Iterator[str]:
         yield f"{function.name:<18} {function.summary}"
         for route in function.routes:
             policy = route.opt["policy"]
-            scope = policy.scope or "public"
+            scope = " or ".join(policy.any_of) or "public"
             for path in sorted(route.paths):
                 shown = path + route.opt.get("openapi_suffix", "")
                 methods = ",".join(sorted(m for m in route.http_methods if m != "OPTIONS"))
