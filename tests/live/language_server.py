@@ -95,18 +95,16 @@ class LanguageServer:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Handle POST /v1/chat/completions."""
-        self.requests.append(ChatRequest(request.path, request.headers, await request.json()))
+        asked = ChatRequest(request.path, request.headers, await request.json())
+        self.requests.append(asked)
         await self._count(1)
         try:
             await self.open.wait()
             if self.next:
                 return await self.next.popleft()(request)
-            return web.json_response(completion(self._reply_to(self.requests[-1])))
+            return web.json_response(completion(self.reply(asked.instructions, asked.text)))
         finally:
             await asyncio.shield(self._count(-1))
-
-    def _reply_to(self, asked: ChatRequest) -> str:
-        return self.reply(asked.instructions, asked.text)
 
     async def _count(self, step: int) -> None:
         async with self.changed:
