@@ -84,9 +84,10 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler) -> None
         operation.responses[status] = OpenAPIResponse(
             description=text, content={MEDIA_TYPE: OpenAPIMediaType(schema=PROBLEM)}
         )
-    for status, also in handler.opt.get("openapi_also", {}).items():
-        content = operation.responses[status].content or {}
-        content |= {media: OpenAPIMediaType(schema=schema) for media, schema in also.items()}
+    for media, schema in handler.opt.get("openapi_answers", {}).items():
+        answer = operation.responses["200"]
+        assert isinstance(answer, OpenAPIResponse)
+        answer.content = {**(answer.content or {}), media: OpenAPIMediaType(schema=schema)}
     body = handler.opt.get("openapi_body")
     if body is not None:
         operation.request_body = RequestBody(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from litestar.response import ServerSentEventMessage
 
@@ -21,7 +21,7 @@ def position(last_event_id: str | None) -> int:
     return 0
 
 
-async def with_heartbeats(records: AsyncIterator[Record]) -> AsyncIterator[Record | None]:
+async def with_heartbeats(records: AsyncIterator[Record]) -> AsyncGenerator[Record | None, None]:
     """`records`, with a None whenever `HEARTBEAT_S` pass without one."""
     pending: asyncio.Task[Record] | None = None
     try:

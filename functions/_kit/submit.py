@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 
@@ -18,10 +19,14 @@ from functions.tasks.contracts import (
     TaskAccepted,
     TaskEvent,
     event_subject,
+    final_id,
     job_subject,
 )
 
 log = logging.getLogger(__name__)
+
+CALL_OFF_S = 5.0
+"""How long an answer that nobody waits for may take to cancel its task."""
 
 
 async def claim_task_id(
@@ -90,3 +95,19 @@ def new_task(
         created_at=now(),
         callback_url=callback_url,
     )
+
+
+async def call_off(stream: Stream, store: TaskStore, task: Task) -> None:
+    """Cancel a task that nobody waits for any more; one that is over stays as it is.
+
+    Raises nothing: where the queue is away, the task goes on, and that is logged.
+    """
+    event = TaskEvent(event_id=final_id(task.task_id), task=task, status=Status.CANCELLED, at=now())
+    try:
+        async with asyncio.timeout(CALL_OFF_S):
+            subject = event_subject(task.task_id)
+            receipt = await stream.publish(subject, event, message_id=event.event_id)
+            if not receipt.duplicate:
+                await store.record([event])
+    except (Unavailable, TimeoutError) as error:
+        log.warning("task %s goes on, though nobody waits for it: %s", task.task_id, error)
