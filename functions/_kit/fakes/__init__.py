@@ -5,6 +5,7 @@ as when it is gone, and `healthy` says so.
 """
 
 from functions._kit.fakes.alerts import FakeAlertStore
+from functions._kit.fakes.audio import FakeAudioConverter
 from functions._kit.fakes.clients import FakeClientStore
 from functions._kit.fakes.deadletters import FakeDeadLetters
 from functions._kit.fakes.figures import FakeFigures
@@ -18,6 +19,7 @@ from functions._kit.fakes.tasks import FakeTaskStore
 
 __all__ = [
     "FakeAlertStore",
+    "FakeAudioConverter",
     "FakeClientStore",
     "FakeDeadLetters",
     "FakeFigures",
