@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from functions._kit.in_flight import InFlight, open_in_flight
 from functions._kit.ports import (
     AlertStore,
+    AudioConverter,
     ClientStore,
     DeadLetters,
+    Figures,
     Inference,
     KeyValue,
+    LanguageModel,
     Limits,
     Objects,
     Probes,
@@ -22,10 +27,13 @@ from functions._kit.ports import (
     TaskStore,
     TokenIssuer,
 )
+from gateway.adapters.converter import open_converter
 from gateway.adapters.deadletters import JetStreamDeadLetters
+from gateway.adapters.figures import open_figures
 from gateway.adapters.inference import TritonInference
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.adapters.keyvalue import ensure_buckets, open_key_values
+from gateway.adapters.language import open_language_model
 from gateway.adapters.objects import S3Address, open_objects
 from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_database
 from gateway.adapters.tally import open_tally
@@ -47,6 +55,10 @@ class Runtime:
     values: KeyValue
     dead_letters: DeadLetters
     tally: Tally
+    converter: AudioConverter
+    language_model: LanguageModel
+    figures: Figures
+    in_flight: InFlight
     limits: Limits
     tokens: Tokens
     authenticator: Authenticator
@@ -72,6 +84,10 @@ class Runtime:
             "alert_store": self.alerts,
             "values": self.values,
             "dead_letters": self.dead_letters,
+            "converter": self.converter,
+            "language_model": self.language_model,
+            "figures": self.figures,
+            "in_flight": self.in_flight,
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,
@@ -90,6 +106,9 @@ class Runtime:
             KeyValue: self.values,
             DeadLetters: self.dead_letters,
             Tally: self.tally,
+            AudioConverter: self.converter,
+            LanguageModel: self.language_model,
+            Figures: self.figures,
             ClientStore: self.clients,
             TokenIssuer: self.tokens,
             Limits: self.limits,
@@ -124,6 +143,12 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         )
         values = await stack.enter_async_context(open_key_values(client))
         tally = await stack.enter_async_context(open_tally(stream))
+        converter = await stack.enter_async_context(_converter(settings))
+        language_model = await stack.enter_async_context(_language_model(settings, values))
+        figures = await stack.enter_async_context(
+            open_figures(values, converter, name, name.removeprefix("nereid-"))
+        )
+        in_flight = await stack.enter_async_context(open_in_flight(scratch))
         clients = ClientTable(database)
         tokens = Tokens(secret, settings.token_lifetime_s)
         yield Runtime(
@@ -136,10 +161,17 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             values=values,
             dead_letters=JetStreamDeadLetters(stream),
             tally=tally,
+            converter=converter,
+            language_model=language_model,
+            figures=figures,
+            in_flight=in_flight,
             limits=Limits(
                 max_upload_bytes=settings.max_upload_bytes,
                 max_pixels=settings.max_pixels,
                 max_frame_bytes=settings.max_frame_bytes,
+                max_audio_s=settings.max_audio_s,
+                audio_cache_bytes=settings.audio_cache_bytes,
+                audio_cache_lifetime_s=settings.audio_cache_lifetime_s,
                 allow_private_callbacks=settings.allow_private_callbacks,
                 webhook_secret=required(settings, "webhook_secret").encode(),
             ),
@@ -147,6 +179,30 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             authenticator=Authenticator(clients, tokens, secret),
             scratch=scratch,
         )
+
+
+def _converter(settings: Settings) -> AbstractAsyncContextManager[AudioConverter]:
+    workers = settings.audio_converter_workers or os.cpu_count() or 1
+    return open_converter(
+        workers=workers,
+        max_concurrent=settings.max_concurrent_audio_conversions or workers,
+        max_waiting=settings.max_waiting_audio_conversions,
+    )
+
+
+def _language_model(
+    settings: Settings, values: KeyValue
+) -> AbstractAsyncContextManager[LanguageModel]:
+    return open_language_model(
+        url=settings.llm_url,
+        key=settings.llm_key,
+        model=settings.llm_model,
+        at_once=settings.llm_requests_at_once,
+        per_minute=settings.llm_requests_per_minute,
+        per_day=settings.llm_requests_per_day,
+        timeout_s=settings.llm_timeout_s,
+        values=values,
+    )
 
 
 def s3_address(settings: Settings) -> S3Address:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import msgspec
 
 from functions._kit.consume import Run, consume
 from functions._kit.policy import Policy
-from functions._kit.ports import SPEECH, AudioConverter, Inference, KeyValue, Limits, Objects
+from functions._kit.ports import (
+    SPEECH,
+    AudioConverter,
+    Figures,
+    Inference,
+    KeyValue,
+    Limits,
+    Objects,
+)
 from functions.audio._formats import SRT_TYPE, VTT_TYPE, srt, vtt
 from functions.audio._transcriber import transcribe as recognise
 from functions.audio.contracts import (
@@ -38,6 +47,7 @@ async def transcribe(
     inference: Inference,
     converter: AudioConverter,
     values: KeyValue,
+    figures: Figures,
     limits: Limits,
 ) -> TranscriptResult:
     """Convert, transcribe, and store the transcript as JSON and as subtitles.
@@ -49,13 +59,16 @@ async def transcribe(
     await converter.convert(source, wav, SPEECH, longest_s=limits.max_audio_s)
     source.unlink()
     run.progress(CONVERTED)
-    transcript = await recognise(
-        wav,
-        inference,
-        values,
-        priority=TRITON_PRIORITY[band(job.task.priority)],
-        on_progress=lambda done: run.progress(CONVERTED + (TRANSCRIBED - CONVERTED) * done),
-    )
+    began = time.monotonic()
+    with figures.transcribing():
+        transcript = await recognise(
+            wav,
+            inference,
+            values,
+            priority=TRITON_PRIORITY[band(job.task.priority)],
+            on_progress=lambda done: run.progress(CONVERTED + (TRANSCRIBED - CONVERTED) * done),
+        )
+    figures.add_transcription(transcript.duration, time.monotonic() - began)
     key, subtitles = await _stored(transcript, job.task.task_id, run.scratch, objects)
     return TranscriptResult(
         transcription=transcript.text,
