@@ -163,7 +163,7 @@ async def open_language_model(
     wait: Wait = asyncio.sleep,
     jitter: Callable[[], float] = random.random,
 ) -> AsyncIterator[LanguageModel]:
-    """The operator's language model, or one that says that none is set, where `url` is None.
+    """The operator's language model, or one that says that none is set, where `url` is empty.
 
     `timeout_s` holds for each try; `url` is read by `chat_url`. Nothing is sent yet. Raises
     `SettingsError`.
@@ -177,7 +177,7 @@ async def open_language_model(
         clock=clock,
         wait=wait,
     )
-    if url is None:
+    if not url:
         yield UnsetLanguageModel(limiter)
         return
     if not model:

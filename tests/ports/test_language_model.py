@@ -282,10 +282,14 @@ def test_another_path_is_taken_as_it_is(url: str, expected: str) -> None:
     assert str(chat_url(url)) == expected
 
 
-@pytest.mark.parametrize("url", ["", "llm.test:80", "ftp://llm.test", "http://", "http://a:b/v1"])
+@pytest.mark.parametrize("url", [" ", "llm.test:80", "ftp://llm.test", "http://", "http://a:b/v1"])
 async def test_an_address_that_is_none_is_refused_at_the_start(real: Open, url: str) -> None:
     with pytest.raises(SettingsError, match="NEREID_LLM_URL must be an address"):
         await real(url=url)
+
+
+async def test_an_empty_address_is_none(real: Open) -> None:
+    await _assert_fails(await real(url="", model=None), "language_model_not_set", "NEREID_LLM_URL")
 
 
 async def test_an_address_without_a_model_is_refused_at_the_start(real: Open) -> None:
