@@ -52,8 +52,8 @@ def _of_mp3(file: Path) -> float:
     if head[tag : tag + 4] not in {b"Xing", b"Info"} or not flags & 1:
         raise ValueError("no tag of the encoder")
     encoder = tag + 8 + 4 * (flags & 1) + 2 * (flags & 2) + 25 * (flags & 4) + (flags & 8) // 2
-    padding = int.from_bytes(head[encoder + 21 : encoder + 24], "big")
-    samples = frames * (1152 if first else 576) - (padding >> 12) - (padding & 0xFFF)
+    (added,) = struct.unpack_from(">I", head, encoder + 21)  # 12 bits before, 12 bits after
+    samples = frames * (1152 if first else 576) - (added >> 20) - (added >> 8 & 0xFFF)
     return float(samples / rate)
 
 
