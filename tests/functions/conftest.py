@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from functions._kit.capabilities import CONTRACTS
 from functions._kit.fakes import (
     FakeAlertStore,
+    FakeAudioConverter,
     FakeClientStore,
     FakeDeadLetters,
+    FakeFigures,
     FakeInference,
     FakeKeyValue,
     FakeLanguageModel,
@@ -30,6 +33,7 @@ from functions._kit.fakes import (
     FakeTally,
     FakeTaskStore,
 )
+from functions._kit.in_flight import InFlight
 from functions._kit.messages import new_id, now
 from functions._kit.ports import Client, Limits, Probes, ServedModel, TensorSpec
 from functions.tasks.contracts import Status, Task, TaskEvent, event_subject, final_id
@@ -49,9 +53,10 @@ LIMITS: dict[str, Any] = {
 
 
 class SeeingInference(FakeInference):
-    """Serves a detector, too: in every picture it sees what `sees` says.
+    """Serves a detector and speech models, too: in every picture it sees what `sees` says.
 
-    Rows of (x, y, width, height, score, class) in pixels of its input, 320 x 240.
+    Rows of (x, y, width, height, score, class) in pixels of its input, 320 x 240. Where sound is
+    loud it hears speech, and the words `says`; while `open` is cleared, hearers wait.
     """
 
     labels = ("person", "car", "dog", "cup")
@@ -61,6 +66,16 @@ class SeeingInference(FakeInference):
         self.detectors = {DETECTOR: self.detector(DETECTOR)}
         self.sees: list[tuple[float, ...]] = []
         self.looked_at: list[NDArray[Any]] = []
+        self.speech = {
+            "silero-vad": ServedModel("silero-vad", "1", {}),
+            "moonshine-tiny-en": ServedModel("moonshine-tiny-en", "1", {"language": "en"}),
+        }
+        self.says = "it was the best of times"
+        self.open = asyncio.Event()
+        self.open.set()
+        self.hearing = 0
+        self.heard_at: list[int] = []
+        """Triton's priority of each piece of speech."""
 
     def detector(self, name: str, labels: tuple[str, ...] = labels) -> ServedModel:
         """A model that keeps the contract of `detect`."""
@@ -74,11 +89,15 @@ class SeeingInference(FakeInference):
 
     async def model(self, name: str) -> ServedModel:
         self._check_health()
-        return self.detectors[name] if name in self.detectors else await super().model(name)
+        served = self.detectors | self.speech
+        return served[name] if name in served else await super().model(name)
 
     async def infer(
         self, model: ServedModel, inputs: dict[str, NDArray[Any]], *, priority: int = 2
     ) -> dict[str, NDArray[Any]]:
+        if model.name in self.speech:
+            self._check_health()
+            return await self._hear(inputs, priority)
         if model.name not in self.detectors:
             return await super().infer(model, inputs, priority=priority)
         self._check_health()
@@ -90,6 +109,22 @@ class SeeingInference(FakeInference):
         for number, row in enumerate(self.sees):
             rows[0, number] = row
         return {"detections": rows}
+
+    async def _hear(self, inputs: dict[str, NDArray[Any]], priority: int) -> dict[str, Any]:
+        if "input" in inputs:
+            loud = np.abs(inputs["input"][:, 64:]).max(axis=1) > 0.05
+            return {"speech_probs": loud.astype(np.float32), "hn": inputs["h"], "cn": inputs["c"]}
+        self.heard_at.append(priority)
+        self.hearing += 1
+        try:
+            await self.open.wait()
+        finally:
+            self.hearing -= 1
+        return {
+            "text": np.array([[self.says.encode()]], object),
+            "tokens": np.array([[7, 8, 9]], np.int32),
+            "log_probability": np.array([[-0.25]], np.float32),
+        }
 
 
 class World:
@@ -103,6 +138,10 @@ class World:
         self.alert_store = FakeAlertStore()
         self.values = FakeKeyValue()
         self.language_model = FakeLanguageModel()
+        self.converter = FakeAudioConverter()
+        self.figures = FakeFigures(self.converter)
+        self.in_flight = InFlight(scratch)
+        stack.push_async_callback(self.in_flight.finish)
         self.tally = FakeTally()
         self.dead_letters = FakeDeadLetters(self.stream)
         self.sickness: dict[str, str] = {}
@@ -125,6 +164,9 @@ class World:
             "alert_store": self.alert_store,
             "values": self.values,
             "language_model": self.language_model,
+            "converter": self.converter,
+            "figures": self.figures,
+            "in_flight": self.in_flight,
             "dead_letters": self.dead_letters,
             "clients": self.clients,
             "tokens": self.tokens,

@@ -1,0 +1,176 @@
+"""POST /api/v1/translate_audio: a recording becomes words, and what the caller makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from litestar import Response, post
+from litestar.openapi import ResponseSpec
+from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.params import HeaderParameter
+from msgspec import Meta
+
+from functions._kit.http import HttpRequest, Port, Principal, while_connected
+from functions._kit.in_flight import InFlight
+from functions._kit.messages import Answer
+from functions._kit.policy import HttpPolicy
+from functions._kit.ports import (
+    AudioConverter,
+    Figures,
+    Inference,
+    KeyValue,
+    LanguageModel,
+    Limits,
+    Objects,
+    Stream,
+    TaskStore,
+)
+from functions.audio._converted import url_of
+from functions.audio._intake import (
+    BYTES,
+    FORM_FIELDS,
+    TEXT,
+    Ports,
+    RecordingForm,
+    hear,
+    receive_form,
+)
+from functions.audio._prompting import translation_of, wanted
+from functions.audio._tasks import start_task
+from functions.audio.contracts import TranslationError
+from functions.tasks.contracts import TaskAccepted
+
+FILE = "audio_file"
+LONGEST_TRANSLATION_S = 20.0
+"""A model that is slower is answered without: nobody shall lose the transcription to it."""
+
+
+class TranslateForm(RecordingForm, frozen=True, kw_only=True):
+    """The text fields beside the recording."""
+
+    user_prompt: Annotated[str, Meta(max_length=4096)] | None = None
+
+
+class AudioLink(Answer, frozen=True, kw_only=True):
+    """The recording as speech recognition heard it: WAV, 16 kHz, mono."""
+
+    url: str
+
+
+class Translated(Answer, frozen=True, kw_only=True, omit_defaults=True):
+    """What was said; where there was a prompt, what the language model made of it, or why not."""
+
+    status: str
+    transcription: str
+    duration: float
+    """Of the recording, in seconds."""
+    language: str
+    processing_time: float
+    """In seconds, from the upload's last byte on."""
+    audio: AudioLink
+    translation: str | None = None
+    translation_error: TranslationError | None = None
+
+
+@post(
+    "/api/v1/translate_audio",
+    status_code=200,
+    summary="Transcribe a recording, and translate it or answer a prompt about it",
+    request_max_body_size=None,  # counted while it comes
+    responses={
+        200: ResponseSpec(Translated, description="What was said"),
+        202: ResponseSpec(TaskAccepted, description="Over 60 s, or `async`: it became a task"),
+    },
+    opt={
+        "policy": HttpPolicy(
+            scope="audio:write", concurrency=256, busy_status=429, timeout_s=3600.0
+        ),
+        "openapi_body": {
+            "multipart/form-data": Schema(
+                type=OpenAPIType.OBJECT,
+                required=[FILE],
+                properties={FILE: BYTES, "user_prompt": TEXT, **FORM_FIELDS},
+            )
+        },
+    },
+)
+async def translate(
+    request: HttpRequest,
+    principal: Port[Principal],
+    converter: Port[AudioConverter],
+    language_model: Port[LanguageModel],
+    inference: Port[Inference],
+    values: Port[KeyValue],
+    objects: Port[Objects],
+    stream: Port[Stream],
+    store: Port[TaskStore],
+    in_flight: Port[InFlight],
+    figures: Port[Figures],
+    limits: Port[Limits],
+    scratch: Port[Path],
+    idempotency_key: Annotated[
+        str | None, HeaderParameter(name="Idempotency-Key", min_length=1, max_length=255)
+    ] = None,
+) -> Response[Any]:
+    """Up to 60 s are answered at once; longer recordings, and `async=true`, become a task: 202.
+
+    `user_prompt` is put to the language model with the transcription. Where that gives no answer
+    within 20 s, `translation_error` says why, and the rest is as it is without a prompt.
+    """
+    ports = Ports(
+        converter=converter, objects=objects, in_flight=in_flight, inference=inference,
+        values=values, figures=figures, stream=stream, store=store, limits=limits,
+    )  # fmt: skip
+
+    async def answer_at_once() -> Translated | None:
+        heard = await hear(recording, form, ports, file_field=FILE, stored=True)
+        if heard is None:
+            return None
+        text = heard.transcript.text
+        translation, problem = await _translation(language_model, text, form.user_prompt)
+        return Translated(
+            status="success",
+            transcription=text,
+            duration=heard.transcript.duration,
+            language=heard.transcript.language,
+            processing_time=round(time.monotonic() - began, 3),
+            audio=AudioLink(url=await url_of(heard.converted, objects=objects, limits=limits)),
+            translation=translation,
+            translation_error=problem,
+        )
+
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        recording, form = await receive_form(
+            request, Path(folder), TranslateForm, limits, file_field=FILE
+        )
+        began = time.monotonic()
+        answer = await while_connected(request, answer_at_once())
+        if answer is not None:
+            return Response(answer)
+        return await start_task(
+            recording,
+            form,
+            ports,
+            client_id=principal.client_id,
+            idempotency_key=idempotency_key,
+            user_prompt=form.user_prompt if wanted(form.user_prompt) else None,
+        )
+
+
+async def _translation(
+    model: LanguageModel, transcription: str, user_prompt: str | None
+) -> tuple[str | None, TranslationError | None]:
+    """As `translation_of`, but only for so long."""
+    try:
+        async with asyncio.timeout(LONGEST_TRANSLATION_S):
+            return await translation_of(model, transcription, user_prompt)
+    except TimeoutError:
+        message = (
+            f"the language model did not answer within {LONGEST_TRANSLATION_S:g} s; "
+            "send async=true to have a task wait for it"
+        )
+        return None, TranslationError(code="language_model_busy", message=message)
