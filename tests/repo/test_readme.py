@@ -56,8 +56,10 @@ for _ in $(seq 600); do
 done
 cd {tmp_path}
 cp {CHECKOUT}/tests/data/coffee.png photo.png
+cp {CHECKOUT}/tests/data/sounds/two_cities.opus voice.opus
 """
-    tour = block_with("api/v1/media:process") + block_with("api/v1/frames")
+    stops = ("api/v1/media:process", "api/v1/frames", "api/v1/translate_audio")
+    tour = "".join(block_with(stop) for stop in stops)
     script.write_text(start + tour.replace("localhost:8000", "localhost:18417"))
     done = subprocess.run(
         ["bash", str(script)], capture_output=True, text=True, timeout=110, check=False
@@ -68,4 +70,6 @@ cp {CHECKOUT}/tests/data/coffee.png photo.png
     heard = (tmp_path / "alerts.txt").read_text()
     assert "event: alert" in heard
     assert "event: image" in heard
+    assert done.stdout.count("It was the best of times") == 2
+    assert (tmp_path / "voice.mp3").stat().st_size > 20_000
     assert done.stdout.count('"label":"cup"') > heard.count('"label":"cup"') > 0
