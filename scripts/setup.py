@@ -26,8 +26,8 @@ STAMP = ".nereid-stamp"
 # What pyvips, which has no wheel, is built with.
 BUILD_CONSTRAINTS = ROOT / "requirements" / "build.txt"
 
-# numpy below 2, which Triton's python backend needs, has wheels for these alone.
-TRITON_PYTHONS = ("3.12", "3.11", "3.10")
+# numpy below 2, which Triton's python backend needs, and ONNX Runtime have wheels for these alone.
+TRITON_PYTHONS = ("3.12", "3.11")
 
 NO_NETWORK = (
     r"dns error|error sending request|Connection refused|operation timed out|tcp connect"
@@ -159,9 +159,9 @@ def triton_python() -> str:
     if installed.returncode == 0 and managed.returncode == 0:
         return managed.stdout.strip()
     raise fail(
-        "Triton needs Python 3.10, 3.11 or 3.12 with its shared library, and none is here nor could"
-        " one be downloaded: install it (Debian 12: apt install libpython3.11, Ubuntu 22.04:"
-        " libpython3.10, 24.04: libpython3.12t64), then run it again"
+        "Triton needs Python 3.11 or 3.12 with its shared library, and none is here nor could"
+        " one be downloaded: install it (Debian 12: apt install libpython3.11, Ubuntu 24.04:"
+        " libpython3.12t64), then run it again"
     )
 
 

@@ -149,6 +149,8 @@ class TritonInference:
                 tensors,
                 model_version=model.version,
                 priority=priority,
+                # Triton does not tell a backend which priority a request has.
+                parameters={"nereid_priority": priority},
                 client_timeout=self._infer_timeout_s,
             )
         )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import queue
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -32,8 +33,9 @@ import numpy as np
 import openvino
 import triton_python_backend_utils as pb_utils
 
-# How the C++ allocator, the kernel (ENOMEM) and oneDNN say that memory ran out.
-OUT_OF_MEMORY = ("bad_alloc", "allocate", "out of memory", "could not create a memory object")
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where what backends share lies
+
+from answering import CancelledError, RefusedError, send, translate
 
 
 class TritonPythonModel:
@@ -106,14 +108,6 @@ class TritonPythonModel:
             raise RefusedError(
                 f"a tile of {height}x{width} pixels is above max_tile_pixels = {limit}"
             )
-
-
-class RefusedError(Exception):
-    """The request is at fault."""
-
-
-class CancelledError(Exception):
-    """Nobody waits for the answer any more."""
 
 
 class Engine:
@@ -205,20 +199,3 @@ class Pool:
             runner = self._compiled.create_infer_request()
         yield runner
         self._idle.put(runner)
-
-
-def send(sender: Any, response: Any) -> None:
-    """Give the one and only answer to a request."""
-    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-
-def translate(error: Exception) -> Any:
-    """Tell a client whether it, the machine, or the model is at fault."""
-    text = str(error)
-    if isinstance(error, CancelledError):
-        return pb_utils.TritonError("cancelled", pb_utils.TritonError.CANCELLED)
-    if isinstance(error, RefusedError):
-        return pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG)
-    if isinstance(error, MemoryError) or any(word in text.lower() for word in OUT_OF_MEMORY):
-        return pb_utils.TritonError(f"out of memory: {text}", pb_utils.TritonError.UNAVAILABLE)
-    return pb_utils.TritonError(f"inference failed: {text}", pb_utils.TritonError.INTERNAL)
