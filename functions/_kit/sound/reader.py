@@ -9,40 +9,49 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.stream import Discard
 
 from functions._kit.ports.audio import AudioTarget
 from functions._kit.sound import decoded, opus, straight
 from functions._kit.sound.formats import CODECS, Recognised, recognise
+from functions._kit.sound.ogg import Span, links
 from functions._kit.sound.refusals import no_sound, undecodable
 from functions._kit.sound.whole import check_whole
 
+_NAMES = {"matroska": "matroska,webm", "mov": "mov,mp4,m4a,3gp,3g2,mj2"}
+"""Full names of demuxers, as `format_whitelist` compares them."""
+
 CHANNELS = range(1, 9)
 RATES = range(4_000, 384_001)
+MISGUESS = 4.0
+"""How far a guess by the first frames' bit rate may be off, where they are silent."""
 STREAMS = frozenset({"ogg", "mp3", "aac", "amr", "matroska"})
 """Formats of which a beginning is whole in itself, where nothing tells their size."""
 PADDING_S = 0.2
 """The most that an encoder adds to the end of an MP4's sound to fill its last packet."""
-MISSING_S = 0.2
-"""FLAC tells its samples exactly; a bit less than a block may be lost to a broken one."""
+LEAST = {"mov": 1.0, "flac": 1.0, "ogg": 0.5}
+"""Of the length that a header tells, the share that must be there. OGG tells its last page's time,
+however many of its pages are broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An opened file."""
+    """An opened file, or one link of a chained one."""
 
+    path: Path
+    recognised: Recognised
     container: InputContainer
     stream: av.AudioStream
-    recognised: Recognised
+    more: tuple[Span, ...]
+    """The links behind this one."""
 
     @property
     def duration_s(self) -> float | None:
-        """As the header tells it, or None where it is unknown or a guess."""
-        if not self.recognised.tells_duration:
-            return None
-        if self.stream.duration is not None and self.stream.time_base is not None:
-            return float(self.stream.duration * self.stream.time_base)
-        duration = self.container.duration
-        return None if duration is None else duration / av.time_base
+        """As the header tells it, the least where that is a guess, None where it is unknown."""
+        told = None if self.more else self._told_s
+        if told is None or self.recognised.tells_duration:
+            return told
+        return told / MISGUESS
 
     def blocks(self, target: AudioTarget) -> Iterator[bytes]:
         """Interleaved 16-bit samples, about a second in each block.
@@ -50,13 +59,10 @@ class Source:
         Raises `Unprocessable` (`undecodable_audio`) where there is nothing to decode, and where the
         file ends early though its header tells its length.
         """
-        head = self.stream.codec_context.extradata
-        if self.stream.codec_context.name == "opus" and opus.can_decode(head, target.sample_rate):
-            found = straight.blocks(self, target)
-        else:
-            found = decoded.blocks(self, target)
-        whole = self.duration_s if self.recognised.demuxer in {"mov", "flac"} else None
-        yield from found if whole is None else _held_to(found, whole, target)
+        yield from self._own_blocks(target)
+        for span in self.more:
+            with _opened(self.path, self.recognised, (span,)) as link:
+                yield from link.blocks(target)
 
     def packets(self) -> Iterator[av.Packet[av.AudioStream]]:
         """The stream's packets, and an empty one at the end."""
@@ -66,12 +72,35 @@ class Source:
             if self.recognised.demuxer not in STREAMS:
                 raise undecodable(f"is broken: {error.strerror}") from error
 
+    @property
+    def _told_s(self) -> float | None:
+        if self.stream.duration is not None and self.stream.time_base is not None:
+            return float(self.stream.duration * self.stream.time_base)
+        duration = self.container.duration
+        return None if duration is None else duration / av.time_base
 
-def _held_to(blocks: Iterator[bytes], whole_s: float, target: AudioTarget) -> Iterator[bytes]:
-    """The blocks without the encoder's padding at the end; nothing may be missing there."""
+    def _own_blocks(self, target: AudioTarget) -> Iterator[bytes]:
+        context = self.stream.codec_context
+        if context.name == "opus" and opus.can_decode(context.extradata, target.sample_rate):
+            found = straight.blocks(self, target)
+        else:
+            found = decoded.blocks(self, target)
+        told_s = self._told_s
+        if told_s is None or self.recognised.demuxer not in LEAST:
+            return found
+        return held_to(found, told_s, target, least=LEAST[self.recognised.demuxer])
+
+
+def held_to(
+    blocks: Iterator[bytes], told_s: float, target: AudioTarget, *, least: float
+) -> Iterator[bytes]:
+    """The blocks without an encoder's padding behind `told_s` seconds.
+
+    Raises `Unprocessable` (`undecodable_audio`) where less than the share `least` is there.
+    """
     frame_bytes = 2 * target.channels
-    per_s = frame_bytes * target.sample_rate
     padding_bytes = round(PADDING_S * target.sample_rate) * frame_bytes
+    told_bytes = round(told_s * target.sample_rate) * frame_bytes
     size, held = 0, b""
     for block in blocks:
         size += len(block)
@@ -80,11 +109,13 @@ def _held_to(blocks: Iterator[bytes], whole_s: float, target: AudioTarget) -> It
             held = block
         else:
             held += block
-    surplus = size - round(whole_s * target.sample_rate) * frame_bytes
-    if -surplus > MISSING_S * per_s:
+    if size + padding_bytes < least * told_bytes:
+        there_s = size / frame_bytes / target.sample_rate
         raise undecodable(
-            f"is cut: {size / per_s:.1f} s of the {whole_s:.1f} s that its header tells are there"
+            f"is cut or broken: {there_s:.1f} s of the {told_s:.1f} s that its header tells can be "
+            "decoded"
         )
+    surplus = size - told_bytes
     yield held[:-surplus] if 0 < surplus <= min(padding_bytes, len(held)) else held
 
 
@@ -93,30 +124,37 @@ def open_source(path: Path) -> Iterator[Source]:
     """Open by content. Raises as `AudioConverter.convert` does for what cannot be decoded."""
     recognised = recognise(path)
     check_whole(path, recognised.demuxer)
+    spans = tuple(links(path)) if recognised.demuxer == "ogg" else ()
+    with _opened(path, recognised, spans) as source:
+        yield source
+
+
+@contextmanager
+def _opened(path: Path, recognised: Recognised, spans: tuple[Span, ...]) -> Iterator[Source]:
+    name = recognised.demuxer
     options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": _NAMES.get(recognised.demuxer, recognised.demuxer),
+        "protocol_whitelist": "file,subfile",
+        "format_whitelist": _NAMES.get(name, name),
         "codec_whitelist": ",".join(sorted(CODECS)),
         "skip_initial_bytes": str(recognised.begins_at),
     }
+    address = f"file:{path}"
+    if spans and spans[0] != (0, path.stat().st_size):
+        begin, end = spans[0]
+        address = f"subfile,,start,{begin},end,{end},,:{address}"
     try:
         container = av.open(
-            f"file:{path}",
-            "r",
-            format=recognised.demuxer,
-            container_options=options,
-            metadata_errors="replace",
+            address, "r", format=name, container_options=options, metadata_errors="replace"
         )
     except av.FFmpegError as error:
         raise undecodable(f"is broken: {error.strerror}") from error
     with container:
         stream = _checked(container)
         stream.codec_context.thread_count = 1
-        yield Source(container, stream, recognised)
-
-
-_NAMES = {"matroska": "matroska,webm", "mov": "mov,mp4,m4a,3gp,3g2,mj2"}
-"""Full names of demuxers, as `format_whitelist` compares them."""
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = Discard.all  # a film's pictures need not even be read
+        yield Source(path, recognised, container, stream, spans[1:])
 
 
 def _checked(container: InputContainer) -> av.AudioStream:
