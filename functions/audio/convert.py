@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote
 
 import msgspec
@@ -15,12 +13,12 @@ from litestar import post
 from litestar.datastructures import ResponseHeader
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from litestar.params import FromQuery
-from litestar.response import Stream
 
 from functions._kit.errors import Unprocessable
 from functions._kit.http import HttpRequest, Port, receive, while_connected
 from functions._kit.in_flight import InFlight
 from functions._kit.messages import Request
+from functions._kit.open_file import OpenFile
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import (
     AUDIO_TYPES,
@@ -35,8 +33,6 @@ from functions._kit.ports import (
 from functions._kit.sound import check_target
 from functions.audio._converted import SAMPLE_BYTES, Converted, convert_once
 
-PIECE_BYTES = 1 << 18
-"""Answers are read and sent so much at a time."""
 MOST_NAME_LETTERS = 100
 _BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 _FIELDS = {
@@ -99,7 +95,7 @@ async def convert(
     target: FromQuery[AudioFormat] = SPEECH.format,
     sample_rate: FromQuery[int] = SPEECH.sample_rate,
     channels: FromQuery[int] = SPEECH.channels,
-) -> Stream:
+) -> OpenFile:
     """A form (`file`, `target`, `sample_rate`, `channels`) or the bytes as they are (`?target=`).
 
     What comes is decided by its content; its first audio stream is converted. What goes out has
@@ -134,11 +130,11 @@ async def convert(
             raise
         # It is sent from the open file: without a name from here on, it ends with this answer.
         content = await asyncio.to_thread(file.open, "rb")
-    return Stream(
-        _pieces(content),
-        media_type=AUDIO_TYPES[wanted.format],
+    return OpenFile(
+        content,
+        size_bytes=converted.size_bytes,
         headers={
-            "Content-Length": str(converted.size_bytes),
+            "Content-Type": AUDIO_TYPES[wanted.format],
             "Content-Disposition": disposition(received.filename, wanted.format),
             "Nereid-Audio-Duration": f"{converted.duration_s:.3f}",
             "Nereid-Cache": "hit" if converted.cached else "miss",
@@ -187,9 +183,3 @@ def disposition(filename: str | None, suffix: str) -> str:
         return f'attachment; filename="{plain}"'
     letters = quote(full.encode("utf-8", "replace"), safe="")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{letters}"
-
-
-async def _pieces(content: BinaryIO) -> AsyncIterator[bytes]:
-    with content:
-        while piece := await asyncio.to_thread(content.read, PIECE_BYTES):
-            yield piece
