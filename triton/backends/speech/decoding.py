@@ -69,6 +69,8 @@ class Network:
         options = onnxruntime.SessionOptions()
         # Each stream computes on its own thread.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # Patterns of memory are kept for every length that came; they gain nothing here.
+        options.enable_mem_pattern = False
         self.encoder, self.decoder = (
             onnxruntime.InferenceSession(
                 str(folder / name), options, providers=["CPUExecutionProvider"]

@@ -1,10 +1,10 @@
-"""Triton backend `speech`: writes down what is said, many requests at a time.
+"""Triton backend `speech`: writes down what is said, for many requests at a time.
 
 Runs the three files of a version: `encoder.onnx`, `decoder.onnx` (one step for all rows of a
-batch) and `tokenizer.bin`. Each stream takes a batch of waiting requests, encodes one after the
+batch) and `tokenizer.bin`. Each stream forms a batch of waiting requests, encodes one after the
 other, then decodes all of them together, token by token; each is answered when its row ends.
-Between two of these units of work it first serves whatever is more urgent, so that a short request
-never waits for a long batch.
+Between two of these units of work it serves whatever is more urgent, so that a short request never
+waits for a long batch.
 
 The request parameter `nereid_priority` says how urgent a request is, 1 before 2 before 3; Triton
 does not show its own. One that is missing means 2.
@@ -12,9 +12,10 @@ does not show its own. One that is missing means 2.
 Parameters of config.pbtxt, all optional:
   streams     batches that are worked on at the same time, each on one core; default 1
   batch       requests of one batch at most; default 8
-  batch_s     seconds of sound in a batch at most, its rows counted as long as the longest, for
-              memory grows with it; a single request may be longer; default 120
-  waiting_s   seconds of sound taken out of Triton's queue at most; default 600
+  batch_s     seconds of sound in a batch at most, each row counted as long as the longest, for all
+              take as much memory as that; one request alone may be longer; default 80
+  waiting_s   seconds of sound that may wait here, where more urgent ones overtake; beyond, little
+              is taken out of Triton's queue, and beyond twice as much nothing; default 600
   longest_s   seconds of the longest sound that is accepted; default 30
 """
 
@@ -33,9 +34,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # where what backends
 
 from answering import CancelledError, RefusedError, send, translate
 from decoding import SAMPLE_RATE, Network, Result, Rows
-from waiting import Job, WaitingRoom
+from waiting import LEVELS, Job, WaitingRoom
 
-SHORTEST_S = 0.1  # what remains of less has no frame
+SHORTEST_S = 0.1  # the convolutions make no frame of less than 0.05 s
 USUAL_PRIORITY = 2
 # A question to Triton takes 40 microseconds, and a step of eight rows ten milliseconds.
 STEPS_BETWEEN_QUESTIONS = 8
@@ -47,23 +48,22 @@ class Request(Job):
     def __init__(self, request: Any, sender: Any, longest_s: float) -> None:
         """Raises RefusedError for sound that cannot be served."""
         self._request, self._sender = request, sender
-        given = json.loads(request.parameters() or "{}").get("nereid_priority", USUAL_PRIORITY)
-        sound = pb_utils.get_input_tensor_by_name(request, "audio").as_numpy()
-        if len(sound) != 1:
-            raise RefusedError(f"audio: a request holds one sound, and this one {len(sound)}")
-        seconds = sound.shape[1] / SAMPLE_RATE
+        self.answered = False
+        priority = json.loads(request.parameters() or "{}").get("nereid_priority", USUAL_PRIORITY)
+        if priority not in LEVELS:
+            raise RefusedError(f"nereid_priority: {priority!r} must be one of {LEVELS}")
+        self.sound = pb_utils.get_input_tensor_by_name(request, "audio").as_numpy()
+        seconds = self.sound.shape[1] / SAMPLE_RATE
         if not SHORTEST_S <= seconds <= longest_s:
             raise RefusedError(
                 f"audio: {seconds:.3f} s of sound at {SAMPLE_RATE} Hz, which must last from"
                 f" {SHORTEST_S:g} to {longest_s:g} s: cut it at silences"
             )
-        super().__init__(int(given), seconds)
-        self.sound = sound
+        super().__init__(priority, seconds)
 
-    def expect_wanted(self) -> None:
-        """Raise CancelledError where nobody waits for the answer any more."""
-        if self._request.is_cancelled():
-            raise CancelledError
+    def is_wanted(self) -> bool:
+        """Whether somebody still waits for the answer."""
+        return not self._request.is_cancelled()
 
     def answer(self, result: Result) -> None:
         """Send the text."""
@@ -73,10 +73,15 @@ class Request(Job):
             pb_utils.Tensor("log_probability", np.array([[result.log_probability]], np.float32)),
         ]
         send(self._sender, pb_utils.InferenceResponse(outputs))
+        self.answered = True
 
     def fail(self, error: Exception) -> None:
-        """Send what went wrong."""
-        send(self._sender, pb_utils.InferenceResponse(error=translate(error)))
+        """Send what went wrong. Where even that fails, the log has it."""
+        self.answered = True
+        try:
+            send(self._sender, pb_utils.InferenceResponse(error=translate(error)))
+        except Exception as second:  # noqa: BLE001 - the stream must live
+            pb_utils.Logger.log_error(f"speech: no answer could be sent: {second}")
 
 
 class TritonPythonModel:
@@ -88,22 +93,24 @@ class TritonPythonModel:
         parameters = {
             key: value["string_value"] for key, value in config.get("parameters", {}).items()
         }
+        streams = int(parameters.get("streams", "1"))
         self._longest_s = float(parameters.get("longest_s", "30"))
         self._room = WaitingRoom(
+            streams=streams,
             rows=int(parameters.get("batch", "8")),
-            batch_s=float(parameters.get("batch_s", "120")),
+            batch_s=float(parameters.get("batch_s", "80")),
             waiting_s=float(parameters.get("waiting_s", "600")),
         )
         network = Network(Path(args["model_repository"]) / args["model_version"])
         self._threads = [
             threading.Thread(target=Stream(network, self._room).run, name=f"stream {number}")
-            for number in range(int(parameters.get("streams", "1")))
+            for number in range(streams)
         ]
         for thread in self._threads:
             thread.start()
 
     def execute(self, requests: list[Any]) -> None:
-        """Take the requests in; return when there is room for more."""
+        """Take the requests in; return when more may come."""
         for request in requests:
             sender = request.get_response_sender()
             try:
@@ -131,35 +138,40 @@ class Stream:
             self._serve(batch)
 
     def _serve(self, batch: list[Any]) -> None:
+        try:
+            self._decode(batch, self._encoded(batch))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the clients must hear of it
+            for request in batch:
+                if not request.answered:
+                    request.fail(error)
+
+    def _encoded(self, batch: list[Any]) -> Rows:
+        """The batch at its first step. One that cannot be encoded fails alone."""
         rows = Rows(self._network, [request.sound.shape[1] for request in batch])
         for place, request in enumerate(batch):
             self._let_pass(request.priority)
+            if not request.is_wanted():
+                self._give_up(rows, place, request, CancelledError())
+                continue
             try:
-                request.expect_wanted()
                 rows.encode(place, request.sound)
-            except Exception as error:  # noqa: BLE001 - of this request alone
-                rows.drop(place)
-                request.fail(error)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._give_up(rows, place, request, error)
+        return rows
+
+    def _decode(self, batch: list[Any], rows: Rows) -> None:
         while rows.live:
             self._let_pass(batch[0].priority)
-            try:
-                ended = rows.step()
-            except Exception as error:  # noqa: BLE001 - of all the batch
-                for place in rows.live:
-                    batch[place].fail(error)
-                return
-            for place in ended:
+            for place in rows.step():
                 batch[place].answer(rows.result(place))
             if rows.steps % STEPS_BETWEEN_QUESTIONS == 0:
-                self._drop_unwanted(rows, batch)
+                for place in [place for place in rows.live if not batch[place].is_wanted()]:
+                    self._give_up(rows, place, batch[place], CancelledError())
 
-    def _drop_unwanted(self, rows: Rows, batch: list[Any]) -> None:
-        for place in list(rows.live):
-            try:
-                batch[place].expect_wanted()
-            except CancelledError as error:
-                rows.drop(place)
-                batch[place].fail(error)
+    @staticmethod
+    def _give_up(rows: Rows, place: int, request: Any, error: Exception) -> None:
+        rows.drop(place)
+        request.fail(error)
 
     def _let_pass(self, priority: int) -> None:
         """Serve all that is more urgent. The levels of priority bound how deep this goes."""
