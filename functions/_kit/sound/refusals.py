@@ -35,4 +35,5 @@ def too_long(longest_s: float, duration_s: float | None = None) -> AudioTooLong:
         "audio_too_long",
         f"The sound may last {longest_s:.0f} s at most and lasts {lasts}. Send it in parts.",
         field=FIELD,
+        duration_s=duration_s,
     )

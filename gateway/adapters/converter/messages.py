@@ -40,6 +40,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     code: str
     message: str
     field: str | None
+    duration_s: float | None = None
+    """Of `AudioTooLong`."""
 
 
 class Stopped(msgspec.Struct, frozen=True, tag="stopped"):
@@ -83,10 +85,18 @@ def decode_answer(line: bytes) -> Answer:
 def refusal(error: RequestError) -> Refused:
     """The error as a message."""
     return Refused(
-        kind=type(error).__name__, code=error.code, message=error.message, field=error.field
+        kind=type(error).__name__,
+        code=error.code,
+        message=error.message,
+        field=error.field,
+        duration_s=error.duration_s if isinstance(error, AudioTooLong) else None,
     )
 
 
 def raised(refused: Refused) -> RequestError:
     """The message as an error."""
+    if refused.duration_s is not None:
+        return AudioTooLong(
+            refused.code, refused.message, field=refused.field, duration_s=refused.duration_s
+        )
     return ERRORS[refused.kind](refused.code, refused.message, field=refused.field)
