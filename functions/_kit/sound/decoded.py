@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LAYOUTS = {3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """Where a file names no speakers (av_channel_layout_default of libavutil)."""
 
+LOUD_AS_ONE = {"rematrix_volume": "1.4142135623730951"}
+"""libswresample would give each of two channels a mono sound at -3 dB."""
+
 
 def blocks(source: Source, target: AudioTarget) -> Iterator[bytes]:
     """Blocks of about a second.
@@ -32,16 +35,14 @@ def blocks(source: Source, target: AudioTarget) -> Iterator[bytes]:
     gathered: _Gathered | None = None
     frames = broken = 0
     for packet in source.packets():
-        try:
-            decoded = context.decode(packet)
-        except (av.error.InvalidDataError, av.error.PatchWelcomeError):
-            broken += 1
-            continue
-        for frame in decoded:
+        decoded = _frames(context, packet)
+        broken += decoded is None
+        for frame in decoded or ():
             frames += 1
-            if gathered is None or not gathered.takes(frame):
-                if gathered is not None:
-                    yield gathered.rest()
+            if gathered is None:
+                gathered = _Gathered(frame, target)
+            elif not gathered.takes(frame):
+                yield gathered.rest()
                 gathered = _Gathered(frame, target)
             if gathered.add(frame):
                 yield gathered.resampled()
@@ -50,6 +51,18 @@ def blocks(source: Source, target: AudioTarget) -> Iterator[bytes]:
     if broken > frames:
         raise undecodable("is broken: most of its packets cannot be decoded")
     yield gathered.rest()
+
+
+def _frames(
+    context: av.AudioCodecContext, packet: av.Packet[av.AudioStream]
+) -> list[AudioFrame] | None:
+    """None for a broken packet; decoders return many a number for those."""
+    try:
+        return context.decode(packet)
+    except av.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
+        return None
 
 
 class _Gathered:
@@ -61,7 +74,10 @@ class _Gathered:
         self._frame_bytes = 2 * target.channels
         self._fifo = AudioFifo()
         layout = "mono" if target.channels == 1 else "stereo"
-        self._resampler = AudioResampler("s16", layout, target.sample_rate)
+        one_to_two = frame.layout.nb_channels == 1 and target.channels == 2
+        self._resampler = AudioResampler(
+            "s16", layout, target.sample_rate, options=LOUD_AS_ONE if one_to_two else None
+        )
 
     def takes(self, frame: AudioFrame) -> bool:
         """Whether the frame is of the same kind: a stream may change its rate and channels."""

@@ -29,9 +29,11 @@ STREAMS = frozenset({"ogg", "mp3", "aac", "amr", "matroska"})
 """Formats of which a beginning is whole in itself, where nothing tells their size."""
 PADDING_S = 0.2
 """The most that an encoder adds to the end of an MP4's sound to fill its last packet."""
-LEAST = {"mov": 1.0, "flac": 1.0, "ogg": 0.5}
-"""Of the length that a header tells, the share that must be there. OGG tells its last page's time,
-however many of its pages are broken."""
+ROUNDING = 64
+"""Samples that resamplers may keep or add."""
+MAY_MISS = {"mov": 0.05, "flac": 0.001, "ogg": 0.5}
+"""Of the length that a header tells, the share that may be missing: FLAC counts its samples, and
+OGG tells its last page's time, however many of its pages are broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,12 @@ class Source:
         Raises `Unprocessable` (`undecodable_audio`) where there is nothing to decode, and where the
         file ends early though its header tells its length.
         """
-        yield from self._own_blocks(target)
+        try:
+            yield from self._own_blocks(target)
+        except av.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
+            raise undecodable(f"is broken: {error.strerror}") from error
         for span in self.more:
             with _opened(self.path, self.recognised, (span,)) as link:
                 yield from link.blocks(target)
@@ -69,8 +76,8 @@ class Source:
         try:
             yield from self.container.demux(self.stream)
         except av.FFmpegError as error:
-            if self.recognised.demuxer not in STREAMS:
-                raise undecodable(f"is broken: {error.strerror}") from error
+            if self.recognised.demuxer not in STREAMS or isinstance(error, MemoryError):
+                raise
 
     @property
     def _told_s(self) -> float | None:
@@ -86,17 +93,18 @@ class Source:
         else:
             found = decoded.blocks(self, target)
         told_s = self._told_s
-        if told_s is None or self.recognised.demuxer not in LEAST:
+        may_miss = MAY_MISS.get(self.recognised.demuxer)
+        if told_s is None or may_miss is None:
             return found
-        return held_to(found, told_s, target, least=LEAST[self.recognised.demuxer])
+        return held_to(found, told_s, target, may_miss=may_miss)
 
 
 def held_to(
-    blocks: Iterator[bytes], told_s: float, target: AudioTarget, *, least: float
+    blocks: Iterator[bytes], told_s: float, target: AudioTarget, *, may_miss: float
 ) -> Iterator[bytes]:
     """The blocks without an encoder's padding behind `told_s` seconds.
 
-    Raises `Unprocessable` (`undecodable_audio`) where less than the share `least` is there.
+    Raises `Unprocessable` (`undecodable_audio`) where more than the share `may_miss` is missing.
     """
     frame_bytes = 2 * target.channels
     padding_bytes = round(PADDING_S * target.sample_rate) * frame_bytes
@@ -109,7 +117,7 @@ def held_to(
             held = block
         else:
             held += block
-    if size + padding_bytes < least * told_bytes:
+    if size < (1 - may_miss) * told_bytes - frame_bytes * ROUNDING:
         there_s = size / frame_bytes / target.sample_rate
         raise undecodable(
             f"is cut or broken: {there_s:.1f} s of the {told_s:.1f} s that its header tells can be "
