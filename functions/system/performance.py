@@ -13,8 +13,8 @@ from functions._kit.messages import Answer
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Figures, LanguageModel, LanguageModelUsage, ProcessFigures
 
-_POLICY = HttpPolicy(scope="audio:write")
-"""They tell of sound alone, to those who may send some."""
+_POLICY = HttpPolicy(scope=("audio:write", "system:read"))
+"""They tell of sound alone, to those who may send some, and to those who watch over all."""
 
 
 class ConcurrentStatus(Answer, frozen=True, kw_only=True):
