@@ -158,6 +158,8 @@ class _Form:
                         field=self._name,
                     )
                 self.found, self._received.filename = True, part.filename
+            elif part.filename:
+                raise _file_missing(self._file_field, f"only a file in the field {part.name!r}")
         elif self._name == self._file_field:
             return None if part is None else bytes(part)
         elif part is None:
@@ -195,10 +197,14 @@ async def _form_file(
             "invalid_form", f"the multipart form is broken: {error}", field="body"
         ) from error
     if not form.found:
-        raise Unprocessable(
-            "file_missing", f"the form has no field {file_field!r}", field=file_field
-        )
+        raise _file_missing(file_field, "other fields alone")
 
 
 def _too_large(limit_bytes: int, field: str) -> TooLarge:
     return TooLarge("body_too_large", f"the file may have {limit_bytes} bytes at most", field=field)
+
+
+def _file_missing(field: str, instead: str) -> Unprocessable:
+    return Unprocessable(
+        "file_missing", f"the form has no file in the field {field!r}, {instead}", field=field
+    )

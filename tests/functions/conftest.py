@@ -74,6 +74,8 @@ class SeeingInference(FakeInference):
         self.open = asyncio.Event()
         self.open.set()
         self.hearing = 0
+        self.asked = asyncio.Event()
+        """Set once somebody has asked for words."""
         self.heard_at: list[int] = []
         """Triton's priority of each piece of speech."""
 
@@ -116,6 +118,7 @@ class SeeingInference(FakeInference):
             return {"speech_probs": loud.astype(np.float32), "hn": inputs["h"], "cn": inputs["c"]}
         self.heard_at.append(priority)
         self.hearing += 1
+        self.asked.set()
         try:
             await self.open.wait()
         finally:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import wave
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
-import numpy as np
 import openai
 import pytest
 import pytest_asyncio
@@ -23,6 +20,7 @@ from functions._kit.secrets import hash_secret
 from functions.audio.contracts import Segment, Transcript, incoming_key, transcript_key
 from functions.tasks.contracts import Status, Task, TaskError
 from gateway.auth import api_key_lookup
+from tests.functions.audio.recordings import LONG, SHORT, Leaver, files_in, task_of, wav, works
 
 if TYPE_CHECKING:
     from tests.functions.conftest import World
@@ -30,26 +28,7 @@ if TYPE_CHECKING:
 AssertProblem = Callable[..., dict[str, Any]]
 PATH = "/v1/audio/transcriptions"
 KEY = "nereid-key-1"
-RATE = 8000
-
-
-def wav(*parts: tuple[float, bool]) -> bytes:
-    """A WAV file of 8 kHz: seconds, and whether somebody speaks in them."""
-    sound = [
-        np.sin(np.arange(round(seconds * RATE)) * 0.3) * (12_000 if loud else 0)
-        for seconds, loud in parts
-    ]
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(np.concatenate(sound).astype("<i2").tobytes())
-    return buffer.getvalue()
-
-
-SHORT = wav((0.5, False), (1.0, True), (1.5, False), (1.0, True), (1.0, False))
-LONG = wav((61.0, False))
+FORM = {"model": "whisper-1"}
 
 
 @pytest.fixture
@@ -81,10 +60,6 @@ async def client(world: World) -> AsyncIterator[openai.AsyncOpenAI]:
         yield found
 
 
-def files_in(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
-
-
 def a_client(http: httpx.AsyncClient, key: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         api_key=key,
@@ -98,12 +73,6 @@ async def ask(client: openai.AsyncOpenAI, sound: bytes = SHORT, **options: Any) 
     """A transcription of `sound`; `whisper-1` unless `options` say more."""
     given = {"model": "whisper-1", "file": ("speech.wav", sound), **options}
     return await client.audio.transcriptions.create(**given)
-
-
-def task_of(world: World) -> Task:
-    """The only task that was begun."""
-    (job,) = world.jobs("jobs.audio.transcribe.*")
-    return msgspec.convert(job["task"], Task)
 
 
 async def test_json_is_the_text(world: World, client: openai.AsyncOpenAI) -> None:
@@ -206,7 +175,7 @@ async def test_whisper_1_takes_no_notice_of_stream(
     assert raw.parse().text == f"{world.inference.says} {world.inference.says}"
 
 
-BAD = [
+BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": "diarized_json"}, "unsupported_value", "response_format"),
     ({"response_format": "xml"}, "unsupported_value", "response_format"),
     (
@@ -335,13 +304,6 @@ async def test_a_short_recording_needs_neither_the_bucket_nor_the_queue_nor_the_
     assert world.inference.says in (await ask(client)).text
 
 
-async def works(world: World, answer: Callable[[Task], Any]) -> None:
-    """A worker that does the first job by `answer`."""
-    async for _ in world.stream.follow("jobs.audio.transcribe.normal"):
-        await answer(task_of(world))
-        return
-
-
 async def completes(world: World, task: Task) -> None:
     """What `audio.transcribe` does: the transcript in the bucket, then the final event."""
     transcript = Transcript(
@@ -465,54 +427,13 @@ async def test_a_full_queue_leaves_no_recording_behind(
     assert world.objects.contents == {}
 
 
-class Leaver:
-    """A client that sends its request and closes the connection before the answer."""
-
-    def __init__(self, world: World, token: str, sound: bytes) -> None:
-        request = httpx.Request(
-            "POST", "http://nereid.test" + PATH, data={"model": "whisper-1"}, files={"file": sound}
-        )
-        self._body = request.read()
-        self._world = world
-        self._headers = [(b"authorization", token.encode())]
-        self._headers += [(name.lower(), value) for name, value in request.headers.raw]
-        self._gone, self._sent = asyncio.Event(), False
-        self.answered: list[Any] = []
-
-    async def __aenter__(self) -> Self:
-        scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
-            "path": PATH, "raw_path": PATH.encode(), "query_string": b"",
-            "headers": self._headers, "scheme": "http", "server": ("nereid.test", 80),
-            "client": ("127.0.0.1", 1), "root_path": "", "extensions": {},
-        }  # fmt: skip
-        app: Any = self._world.app
-        self._answering = asyncio.create_task(app(scope, self._receive, self._send))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._gone.set()
-        async with asyncio.timeout(10):
-            await self._answering
-
-    async def _receive(self) -> dict[str, Any]:
-        if not self._sent:
-            self._sent = True
-            return {"type": "http.request", "body": self._body, "more_body": False}
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        self.answered.append(message)
-
-
 async def test_a_client_that_goes_away_stops_its_transcription(world: World) -> None:
     caller = await world.caller("bob", "audio:write")
     world.inference.open.clear()
-    async with Leaver(world, caller.headers["authorization"], SHORT):
+    async with Leaver(world, PATH, caller.headers["authorization"], FORM, file=SHORT):
         async with asyncio.timeout(10):
-            while not world.inference.hearing:
-                await asyncio.sleep(0.001)
+            await world.inference.asked.wait()
+        assert world.inference.hearing > 0
     assert world.inference.hearing == 0
     (figures,) = world.figures.all()
     assert (figures.transcriptions.active, figures.transcriptions.completed) == (0, 0)
@@ -520,7 +441,7 @@ async def test_a_client_that_goes_away_stops_its_transcription(world: World) -> 
 
 async def test_a_client_that_goes_away_cancels_its_task(world: World) -> None:
     caller = await world.caller("bob", "audio:write")
-    async with Leaver(world, caller.headers["authorization"], LONG):
+    async with Leaver(world, PATH, caller.headers["authorization"], FORM, file=LONG):
         async with asyncio.timeout(10):
             async for _ in world.stream.follow("jobs.audio.transcribe.normal"):
                 break
