@@ -10,7 +10,7 @@ import ctypes
 from functools import cache
 from pathlib import Path
 
-import av
+from av.buffer import Buffer
 
 RATES = frozenset({8_000, 12_000, 16_000, 24_000, 48_000})
 """What `opus_decoder_create` takes."""
@@ -75,10 +75,10 @@ class OpusDecoder:
         if gain:
             library.opus_decoder_ctl(self._decoder, _SET_GAIN, ctypes.c_int32(gain))
 
-    def decode(self, packet: av.Packet[av.AudioStream]) -> memoryview | None:
+    def decode(self, packet: Buffer) -> memoryview | None:
         """The packet's samples, which hold until the next call; None where it is broken."""
         count = self._library.opus_decode(
-            self._decoder, packet.buffer_ptr, packet.size, self._address, self._room, 0
+            self._decoder, packet.buffer_ptr, packet.buffer_size, self._address, self._room, 0
         )
         if count < 0:
             return None
