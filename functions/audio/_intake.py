@@ -33,6 +33,8 @@ from functions.audio._converted import Converted, convert_once
 from functions.audio._transcriber import transcribe
 from functions.audio.contracts import LONGEST_AT_ONCE_S, Transcript
 
+MOST_LETTERS = 300
+"""Of a complaint, which may repeat what the caller has sent."""
 URGENT = 1
 """Triton's first priority: somebody waits, and for a minute of sound at most."""
 
@@ -115,10 +117,11 @@ def read_form(received: Received, form: type[Form]) -> Form:
     try:
         return msgspec.convert(given, form, strict=False)
     except msgspec.ValidationError as error:
-        found = re.search(r"(?:\$\.|field `)(\w+)", str(error))
+        message = str(error)[:MOST_LETTERS]
+        found = re.search(r"(?:\$\.|field `)(\w{1,64})", message)
         name = found[1] if found else "body"
         name += "[]" if name in received.lists else ""
-        raise Unprocessable("invalid_request", f"{name}: {error}", field=name) from error
+        raise Unprocessable("invalid_request", f"{name}: {message}", field=name) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,10 @@ async def hear(
         check_length(error.duration_s, ports.limits, file_field)
         return None
     except RequestError as error:
-        error.field = file_field if error.field == "file" else error.field
-        raise
+        if error.field in {None, file_field}:
+            raise
+        # a new one: all who wait for the same conversion get the same error
+        raise type(error)(error.code, error.message, field=file_field) from error
     if form.as_task:
         return None
     return Heard(await _transcribed(wav, ports), converted)
