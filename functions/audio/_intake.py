@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -165,7 +164,10 @@ async def hear(
         raise type(error)(error.code, error.message, field=file_field) from error
     if form.as_task:
         return None
-    return Heard(await _transcribed(wav, ports), converted)
+    transcript = await transcribe(
+        wav, ports.inference, ports.values, ports.figures, priority=URGENT
+    )
+    return Heard(transcript, converted)
 
 
 def check_length(duration_s: float | None, limits: Limits, file_field: str) -> None:
@@ -178,11 +180,3 @@ def check_length(duration_s: float | None, limits: Limits, file_field: str) -> N
             field=file_field,
             duration_s=duration_s,
         )
-
-
-async def _transcribed(wav: Path, ports: Ports) -> Transcript:
-    began = time.monotonic()
-    with ports.figures.transcribing():
-        transcript = await transcribe(wav, ports.inference, ports.values, priority=URGENT)
-    ports.figures.add_transcription(transcript.duration, time.monotonic() - began)
-    return transcript

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import wave
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from functions._kit.capabilities import serving
 from functions._kit.capabilities.speech import CONTEXT, SAMPLE_RATE, STATE, WINDOW
-from functions._kit.ports import Inference, KeyValue, ServedModel
+from functions._kit.ports import Figures, Inference, KeyValue, ServedModel
 from functions.audio._cutter import Cutter, Span
 from functions.audio.contracts import Segment, Transcript
 
@@ -38,6 +39,7 @@ async def transcribe(
     wav: Path,
     inference: Inference,
     values: KeyValue,
+    figures: Figures,
     *,
     priority: int,
     on_progress: Callable[[float], None] = lambda _: None,
@@ -47,6 +49,20 @@ async def transcribe(
     `priority` is Triton's: 1 before 2 before 3. `on_progress` is told the share that is done.
     Raises as `Inference` does.
     """
+    began = time.monotonic()
+    with figures.transcribing():
+        transcript = await _transcribe(wav, inference, values, priority, on_progress)
+    figures.add_transcription(transcript.duration, time.monotonic() - began)
+    return transcript
+
+
+async def _transcribe(
+    wav: Path,
+    inference: Inference,
+    values: KeyValue,
+    priority: int,
+    on_progress: Callable[[float], None],
+) -> Transcript:
     transcriber = await serving("transcribe", inference, values)
     listener = await serving("detect_speech", inference, values)
     duration = await asyncio.to_thread(_duration, wav)

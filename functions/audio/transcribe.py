@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import msgspec
@@ -59,16 +58,14 @@ async def transcribe(
     await converter.convert(source, wav, SPEECH, longest_s=limits.max_audio_s)
     source.unlink()
     run.progress(CONVERTED)
-    began = time.monotonic()
-    with figures.transcribing():
-        transcript = await recognise(
-            wav,
-            inference,
-            values,
-            priority=TRITON_PRIORITY[band(job.task.priority)],
-            on_progress=lambda done: run.progress(CONVERTED + (TRANSCRIBED - CONVERTED) * done),
-        )
-    figures.add_transcription(transcript.duration, time.monotonic() - began)
+    transcript = await recognise(
+        wav,
+        inference,
+        values,
+        figures,
+        priority=TRITON_PRIORITY[band(job.task.priority)],
+        on_progress=lambda done: run.progress(CONVERTED + (TRANSCRIBED - CONVERTED) * done),
+    )
     key, subtitles = await _stored(transcript, job.task.task_id, run.scratch, objects)
     return TranscriptResult(
         transcription=transcript.text,

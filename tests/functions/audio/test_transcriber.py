@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from functions._kit.capabilities import CAPABILITIES
 from functions._kit.capabilities.speech import CONTEXT, SAMPLE_RATE, WINDOW
 from functions._kit.errors import RetryJob
-from functions._kit.fakes import FakeKeyValue
+from functions._kit.fakes import FakeAudioConverter, FakeFigures, FakeKeyValue
 from functions._kit.ports import ServedModel
 from functions.audio._cutter import LONGEST
 from functions.audio._transcriber import BLOCK, PIECES_AT_ONCE, transcribe
@@ -97,7 +97,11 @@ def recording(path: Path, *seconds: float) -> Path:
 
 
 async def hear(path: Path, ears: Ears, **options: Any) -> Transcript:
-    return await transcribe(path, ears, FakeKeyValue(), **{"priority": 1, **options})
+    return await transcribe(path, ears, FakeKeyValue(), figures(), **{"priority": 1, **options})
+
+
+def figures() -> FakeFigures:
+    return FakeFigures(FakeAudioConverter())
 
 
 async def test_pieces_come_in_order_with_their_times(tmp_path: Path) -> None:
@@ -207,4 +211,16 @@ async def test_models_that_were_switched_in_are_asked(tmp_path: Path) -> None:
     values = FakeKeyValue()
     await values.put(CAPABILITIES, "transcribe", b"mine")
     path = recording(tmp_path / "a.wav", 1, 1, 1)
-    assert (await transcribe(path, Ears(), values, priority=3)).model == "mine"
+    assert (await transcribe(path, Ears(), values, figures(), priority=3)).model == "mine"
+
+
+async def test_what_is_done_is_counted_and_what_fails_is_not(tmp_path: Path) -> None:
+    path, counts, deaf = recording(tmp_path / "a.wav", 1, 2, 1), figures(), Ears()
+    await transcribe(path, Ears(), FakeKeyValue(), counts, priority=1)
+    deaf.fails_at = 0
+    with pytest.raises(RetryJob):
+        await transcribe(path, deaf, FakeKeyValue(), counts, priority=1)
+    (own,) = counts.all()
+    assert (own.transcriptions.active, own.transcriptions.completed) == (0, 1)
+    assert own.transcriptions.audio_s == 4
+    assert own.transcriptions.total_time_s > 0
