@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from functions._kit.errors import TooManyRequests
-from functions._kit.ports.audio import ConversionFigures
+from functions._kit.ports.audio import AudioTooLong, ConversionFigures
 
 FIRST_GUESS_S = 1.0
 """What a conversion takes, before one is measured."""
@@ -29,13 +29,16 @@ class ConversionQueue:
     async def turn(self) -> AsyncIterator[None]:
         """A place within the block. Raises `TooManyRequests` (`too_many_conversions`).
 
-        What the block raises makes it a failed conversion, a cancellation too.
+        What the block raises makes it a failed conversion, a cancellation too; but for
+        `AudioTooLong`, which only says that this caller takes shorter sounds.
         """
         await self._enter()
         self._active += 1
         began = time.perf_counter()
         try:
             yield
+        except AudioTooLong:
+            raise
         except BaseException:
             self._failed += 1
             raise
