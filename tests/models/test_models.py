@@ -60,9 +60,9 @@ def ports(values: object, kinds: Mapping[Any, str]) -> list[tuple[str, str, list
 
 def test_the_checksums_list_exactly_the_models() -> None:
     found = {file.parent.name for file in REPOSITORY.glob("*/config.pbtxt")}
-    assert set(BUILD.read_sums()) <= {f"{name}/1/model.onnx" for name in found}
+    assert {name.split("/")[0] for name in BUILD.read_sums()} <= found
     assert set(BUILD.read_sums()) >= {f"{model.name}/1/model.onnx" for model in MODELS}
-    assert (len(MODELS), len(BUILD.read_sums())) == (10, 11)
+    assert (len(MODELS), len(BUILD.read_sums())) == (10, 15)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
@@ -151,7 +151,7 @@ def test_a_file_that_was_changed_is_noticed_and_built_again(
     names = BUILD.model_files()
     monkeypatch.setattr(BUILD, "STAMP", tmp_path / "stamp.json")
     for name in names:
-        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"model")
     wanted = BUILD.measure(tmp_path)
     BUILD.write_stamp(tmp_path, wanted)
