@@ -66,7 +66,6 @@ class _Wanted(Request, frozen=True, kw_only=True):
     response_headers=[
         ResponseHeader(name=name, description=text, documentation_only=True)
         for name, text in {
-            "Content-Type": "audio/wav, audio/flac or audio/mpeg",
             "Content-Disposition": "The name that came, with the new suffix",
             "Nereid-Audio-Duration": "Seconds of sound",
             "Nereid-Cache": "hit: converted before, or by another request just now; or miss",
@@ -83,6 +82,7 @@ class _Wanted(Request, frozen=True, kw_only=True):
             ),
             "application/octet-stream": _BYTES,
         },
+        "openapi_answers": dict.fromkeys(AUDIO_TYPES.values(), _BYTES),
     },
 )
 async def convert(

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from functions._kit.fakes import FakeAudioConverter
 from functions._kit.open_file import PIECE_BYTES
-from functions._kit.ports import AudioTarget, Sound
+from functions._kit.ports import AUDIO_TYPES, AudioTarget, Sound
 from functions.audio.convert import disposition
 
 if TYPE_CHECKING:
@@ -403,3 +403,6 @@ async def test_what_the_description_says_is_so(carol: httpx.AsyncClient) -> None
     assert set(named) == {"target", "sample_rate", "channels"}
     answer = operation["responses"]["200"]
     assert "Nereid-Audio-Duration" in answer["headers"]
+    assert {
+        media: content["schema"] for media, content in answer["content"].items()
+    } == dict.fromkeys(AUDIO_TYPES.values(), {"type": "string", "format": "binary"})
