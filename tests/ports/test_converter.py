@@ -293,6 +293,7 @@ async def test_a_file_that_takes_too_much_memory_is_refused(
 async def test_a_child_that_is_stuck_is_ended(
     real: ProcessConverter, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "OPEN_S", 2.0)
     monkeypatch.setattr(process, "SILENCE_S", 0.5)
     into = tmp_path / "out.mp3"
     task = begin(real, sounds / "long.flac", into)

@@ -23,7 +23,8 @@ def convert(
     """Write the first audio stream of `source` to `into`, a second at a time.
 
     Raises as `AudioConverter.convert` does, and `Unprocessable` (`unsupported_target`); `into` is
-    gone then. `on_progress` hears how many seconds of sound are written; what it raises ends this.
+    gone then. `on_progress` hears how many seconds of sound are written, 0 when the
+    file is opened; what it raises ends this.
     """
     check_target(target)
     try:
@@ -49,6 +50,7 @@ def _write(
         if told_s > longest_s:
             raise too_long(longest_s, told_s)
         check_fits(target, told_s)
+    on_progress(0.0)
     with open_writer(into, target) as writer:
         for block in sound.blocks(target):
             writer.write(block)

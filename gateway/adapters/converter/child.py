@@ -30,12 +30,12 @@ from gateway.adapters.converter.messages import (
     refusal,
 )
 
-MEMORY_BYTES = 1 << 30
-"""What a conversion may take beyond what this process has when it starts; most take some 20 MB."""
+MEMORY_BYTES = 384 << 20
+"""What a conversion may take beyond what this process has when it starts; most take 20 MB."""
 FILE_BYTES = 16 << 30
 OPEN_FILES = 64
 PROGRESS_S = 60.0
-"""Seconds of sound between two signs of life."""
+"""Seconds of sound between two signs of life; the first comes when the file is opened."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOP = signal.SIGUSR1
 """Gives up the conversion that runs; without one it means nothing."""
@@ -89,7 +89,7 @@ class Child:
         return Done(sound)
 
     def _progress(self, written_s: float) -> None:
-        if written_s - self._told_s >= PROGRESS_S:
+        if not written_s or written_s - self._told_s >= PROGRESS_S:
             self._told_s = written_s
             self._say(Progress())
 

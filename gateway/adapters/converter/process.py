@@ -21,6 +21,8 @@ from gateway.adapters.converter.messages import (
 )
 
 MODULE = "gateway.adapters.converter.child"
+OPEN_S = 10.0
+"""Headers are read in milliseconds, unless they are made to be slow."""
 SILENCE_S = 30.0
 """The longest that a child says nothing while it works."""
 START_S = 30.0
@@ -36,7 +38,7 @@ class Died(Exception):
 
 
 class Stuck(Exception):
-    """The child said nothing for `SILENCE_S`, and was killed."""
+    """The child said nothing for `OPEN_S` or `SILENCE_S`, and was killed."""
 
 
 class ConverterProcess:
@@ -60,7 +62,7 @@ class ConverterProcess:
         """Its last answer. Raises `Died` and `Stuck`; when cancelled, the work is given up."""
         try:
             self._writer.write(encode(work))
-            answer = await self._answer(SILENCE_S)
+            answer = await self._answer(OPEN_S)
             while isinstance(answer, Progress):
                 answer = await self._answer(SILENCE_S)
         except TimeoutError:

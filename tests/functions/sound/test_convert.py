@@ -190,6 +190,7 @@ def test_progress_tells_seconds_and_may_end_the_conversion(
     told: list[float] = []
     convert(source, into, SPEECH, longest_s=10, on_progress=told.append)
     assert told == sorted(told)
+    assert told[0] == 0
     assert told[-1] == SECONDS
 
     def stop(_: float) -> None:
