@@ -403,6 +403,6 @@ async def test_what_the_description_says_is_so(carol: httpx.AsyncClient) -> None
     assert set(named) == {"target", "sample_rate", "channels"}
     answer = operation["responses"]["200"]
     assert "Nereid-Audio-Duration" in answer["headers"]
-    assert {
-        media: content["schema"] for media, content in answer["content"].items()
-    } == dict.fromkeys(AUDIO_TYPES.values(), {"type": "string", "format": "binary"})
+    assert set(answer["content"]) == set(AUDIO_TYPES.values())
+    for content in answer["content"].values():
+        assert content["schema"] == {"type": "string", "format": "binary"}

@@ -331,6 +331,7 @@ async def test_it_is_put_into_the_bucket_beside_the_answer_and_once(place: Place
     first, _ = await place.convert(content)
     await writing.wait()
     second, _ = await place.convert(content)
+    assert len(place.in_flight._beside) == 1
     assert (first.stored_at, second.stored_at) == (None, None)
     assert (second.cached, place.converter.began) == (True, 1)
     promised = asyncio.create_task(place.convert(content, stored=True))
