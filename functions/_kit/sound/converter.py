@@ -48,7 +48,7 @@ def _write(
     told_s = sound.duration_s
     if told_s is not None:
         if told_s > longest_s:
-            raise too_long(longest_s, told_s)
+            raise too_long(longest_s, told_s if sound.recognised.tells_duration else None)
         check_fits(target, told_s)
     on_progress(0.0)
     with open_writer(into, target) as writer:

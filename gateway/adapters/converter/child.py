@@ -85,7 +85,7 @@ class Child:
             return refusal(error)
         except OSError as error:
             self._working = False
-            return Failed(str(error), error.errno)
+            return Failed(error.strerror or str(error), error.errno)
         return Done(sound)
 
     def _progress(self, written_s: float) -> None:

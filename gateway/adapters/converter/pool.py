@@ -13,9 +13,6 @@ from functions._kit.sound import ConversionQueue, check_target
 from gateway.adapters.converter.messages import Done, Failed, Refused, Work, raised
 from gateway.adapters.converter.process import ConverterProcess, Died, Stuck, start
 
-TRIES = 2
-"""A child may die of something else than its file: the second one is believed."""
-
 
 class ProcessConverter:
     """Converts in child processes; a file that kills one is refused, and nobody else suffers."""
@@ -31,12 +28,7 @@ class ProcessConverter:
     ) -> Sound:
         """See `AudioConverter.convert`; `Unavailable` where no child can be started."""
         check_target(target)
-        work = Work(
-            source=str(source),
-            into=str(into),
-            target=target,
-            longest_s=longest_s,
-        )
+        work = Work(source=str(source), into=str(into), target=target, longest_s=longest_s)
         async with self._queue.turn():
             try:
                 return await self._convert(work)
@@ -59,8 +51,9 @@ class ProcessConverter:
         await asyncio.gather(*(child.kill() for child in self._all))
 
     async def _convert(self, work: Work) -> Sound:
-        for _ in range(TRIES):
-            async with self._child() as child:
+        # a child may die of something else than its file: a new one is believed
+        for fresh in (False, True):
+            async with self._child(fresh=fresh) as child:
                 try:
                     answer = await child.work(work)
                 except Died:
@@ -77,9 +70,11 @@ class ProcessConverter:
         raise _undecodable("ends the program that decodes it")
 
     @asynccontextmanager
-    async def _child(self) -> AsyncIterator[ConverterProcess]:
-        """A child for one work: one that is warm, or a new one."""
-        child = self._idle.pop() if self._idle else await self._start()
+    async def _child(self, *, fresh: bool) -> AsyncIterator[ConverterProcess]:
+        """A child for one work: one that is warm, unless it shall be `fresh`, or a new one."""
+        if self._closed:
+            raise _closing()
+        child = self._idle.pop() if self._idle and not fresh else await self._start()
         try:
             yield child
         finally:
@@ -87,12 +82,13 @@ class ProcessConverter:
                 self._idle.append(child)
 
     async def _start(self) -> ConverterProcess:
+        self._idle = [child for child in self._idle if not child.ended]
         self._all = {child for child in self._all if not child.ended}
         child = await start()
         self._all.add(child)
         if self._closed:
             await child.kill()
-            raise Unavailable("converter", "conversions end: this process stops")
+            raise _closing()
         return child
 
 
@@ -110,6 +106,10 @@ async def open_converter(
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
+
+
+def _closing() -> Unavailable:
+    return Unavailable("converter", "conversions end: this process stops")
 
 
 def _undecodable(why: str) -> Unprocessable:
