@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from functions._kit.ports.audio import AudioTarget, Sound
-from functions._kit.sound.reader import Source, open_source
+from functions._kit.sound.reader import PADDING_S, Source, open_source
 from functions._kit.sound.refusals import too_long, undecodable
 from functions._kit.sound.targets import check_target
 from functions._kit.sound.writer import check_fits, open_writer
@@ -47,7 +47,7 @@ def _write(
 ) -> Sound:
     told_s = sound.duration_s
     if told_s is not None:
-        if told_s > longest_s:
+        if told_s > longest_s + PADDING_S:
             raise too_long(longest_s, told_s if sound.recognised.tells_duration else None)
         check_fits(target, told_s)
     on_progress(0.0)

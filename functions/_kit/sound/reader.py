@@ -28,7 +28,8 @@ MISGUESS = 4.0
 STREAMS = frozenset({"ogg", "mp3", "aac", "amr", "matroska"})
 """Formats of which a beginning is whole in itself, where nothing tells their size."""
 PADDING_S = 0.2
-"""The most that an encoder adds to the end of an MP4's sound to fill its last packet."""
+"""The most that an encoder adds to a sound to fill its first and last packets: headers may count
+it, and it is not heard."""
 ROUNDING = 64
 """Samples that resamplers may keep or add."""
 MAY_MISS = {"mov": 0.05, "flac": 0.001, "ogg": 0.5}

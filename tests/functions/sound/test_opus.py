@@ -145,3 +145,14 @@ def test_without_libopus_and_for_surround_the_general_way_is_taken(
     assert not opus.can_decode(head, 44_100)
     assert not opus.can_decode(None, 16_000)
     assert not opus.can_decode(b"OpusHead", 16_000)
+
+
+@pytest.mark.parametrize("container", ["ogg", "webm", "mp4"])
+def test_what_an_encoder_adds_does_not_make_a_sound_too_long(
+    encode: Any, tone: Any, tmp_path: Path, container: str
+) -> None:
+    source = encode(f"a.{container}", container, "libopus", tone(440, 2, 48_000))
+    with open_source(source) as opened:
+        assert opened.duration_s is not None
+        assert opened.duration_s >= 2
+    assert convert(source, tmp_path / "out.wav", SPEECH, longest_s=2).duration_s == 2
