@@ -15,11 +15,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from alerts import alerts, burst
+from audio import audio
+from conversions import conversions
 from photos import memory, prompt, upscale
 from recording import recording
 
 BENCHMARKS = {
-    function.__name__: function for function in (upscale, memory, prompt, alerts, burst, recording)
+    function.__name__: function
+    for function in (upscale, memory, prompt, alerts, burst, recording, audio, conversions)
 }
 
 

@@ -34,15 +34,16 @@ PARTS = {
     "s3": "rclone",
     "postgres": "postgres",
     "triton": "triton",
+    "converters": "gateway.adapters.converter",
 }
 """How the command line of each part is known."""
-SCOPES = frozenset({"media:write", "media:read", "frames:write", "alerts:read"})
+SCOPES = frozenset({"media:write", "media:read", "frames:write", "alerts:read", "audio:write"})
 
 
 @contextlib.asynccontextmanager
-async def system(folder: Path) -> AsyncIterator[tuple[System, httpx.AsyncClient]]:
+async def system(folder: Path, **given: Any) -> AsyncIterator[tuple[System, httpx.AsyncClient]]:
     """A whole system of its own, and a client that is logged in."""
-    settings = load({}, data=folder / "data", port=0)
+    settings = load({}, data=folder / "data", port=0, **given)
     async with running_system(settings, lambda _, __: None) as running:
         secret = secrets.token_urlsafe(16)
         url = required(running.settings, "database_url")
@@ -141,13 +142,17 @@ def cpu_seconds() -> dict[str, float]:
     used: dict[str, float] = {}
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            line = " ".join(process.cmdline())
-            part = next((part for part, words in PARTS.items() if words in line), None)
-            if part is not None:
+            if part := part_of(process):
                 times = process.cpu_times()
                 used[part] = used.get(part, 0.0) + times.user + times.system
     own = psutil.Process().cpu_times()
     return used | {"benchmark": own.user + own.system}
+
+
+def part_of(process: psutil.Process) -> str | None:
+    """Which part of the system a process belongs to, by its command line."""
+    line = " ".join(process.cmdline())
+    return next((part for part, words in PARTS.items() if words in line), None)
 
 
 def resident_mb(pid: int) -> float:
