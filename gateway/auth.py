@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -88,6 +89,7 @@ class Authenticator:
     tokens: Tokens
     secret: str
     _known: dict[bytes, tuple[float, Principal | None]] = field(default_factory=dict)
+    _finding: dict[bytes, asyncio.Task[Principal | None]] = field(default_factory=dict)
 
     async def authenticate(self, headers: dict[str, str]) -> Principal:
         """Raises `Unauthenticated` where neither header holds.
@@ -135,15 +137,22 @@ class Authenticator:
         return await self._remembered(b"key:" + lookup, find)
 
     async def _remembered(self, key: bytes, find: Finder) -> Principal | None:
-        moment = time.monotonic()
         known = self._known.get(key)
-        if known is not None and known[0] > moment:
+        if known is not None and known[0] > time.monotonic():
             return known[1]
+        # Many requests with one key come at once, and a look-up costs 30 ms of a core (argon2).
+        finding = self._finding.get(key)
+        if finding is None:
+            finding = self._finding[key] = asyncio.create_task(self._find(key, find))
+            finding.add_done_callback(lambda _: self._finding.pop(key))
+        return await asyncio.shield(finding)
+
+    async def _find(self, key: bytes, find: Finder) -> Principal | None:
         principal = await find()
         if len(self._known) > MOST_REMEMBERED:
             self._known.clear()
         if principal is not None:
-            self._known[key] = (moment + REMEMBER_S, principal)
+            self._known[key] = (time.monotonic() + REMEMBER_S, principal)
         else:
             self._known.pop(key, None)
         return principal

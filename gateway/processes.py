@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 READY = "ready"
 STOP_GRACE_S = 10
+KEEP_ALIVE_S = 75
+"""As nginx: a client that sends again after uvicorn's 5 s would find its connection closed."""
 
 
 async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
@@ -42,6 +44,7 @@ async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_GRACE_S,
                 lifespan="on",
             )

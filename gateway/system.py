@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +19,7 @@ from gateway.embedded.process import Command, Process, StartError, http_status
 from gateway.processes import READY
 from gateway.settings import PREFIX, RUNNING, Settings
 
-FIRST_MODELS = ("realesr-animevideov3-x2", "nanodet-g-416")
+FIRST_MODELS = ("realesr-animevideov3-x2", "nanodet-g-416", "silero-vad", "moonshine-tiny-en")
 """Loaded before `ready`; every other model is loaded when it is first asked for."""
 RESTART_S = 0.5
 OK = 200
@@ -59,6 +60,8 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
     )
     _check_models(settings)
     async with embedded as servers:
+        # The data folder is ours alone now: what a killed system left behind is nobody's.
+        await asyncio.to_thread(shutil.rmtree, settings.data / "scratch", ignore_errors=True)
         full = _filled(settings, servers)
         running = servers.folder.write(RUNNING, _shared(full))
         supervising = asyncio.create_task(servers.supervise(lambda name, _: report(name, None)))
@@ -86,7 +89,7 @@ def _check_models(settings: Settings) -> None:
         return
     for name in FIRST_MODELS:
         folder = settings.model_repository / name
-        if folder.is_dir() and not (folder / "1" / "model.onnx").is_file():
+        if folder.is_dir() and not any((folder / "1").glob("*.onnx")):
             raise StartError(
                 "triton",
                 f"the model {name} is not built in {settings.model_repository}: "

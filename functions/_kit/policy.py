@@ -21,8 +21,9 @@ LONGEST_EVERY_S = 3000.0
 class HttpPolicy:
     """Who may call an HTTP function, how many at once, and for how long.
 
-    `scope` None makes it public; of several, one is enough. A request beyond `concurrency` is answered at once with
-    `busy_status`: 503, or 429 where callers shall know that it is they who are too many.
+    `scope` None makes it public; of several, one is enough. A request beyond `concurrency` is
+    answered at once with `busy_status`: 503, or 429 where callers shall know that it is they who
+    are too many.
     """
 
     scope: str | tuple[str, ...] | None

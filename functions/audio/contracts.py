@@ -10,8 +10,8 @@ WORKFLOW = "audio-transcription"
 TRANSCRIBE = Step(function="audio.transcribe", share=0.97)
 PROMPT = Step(function="audio.prompt", share=0.03)
 
-LONGEST_AT_ONCE_S = 60.0
-"""Longer recordings become tasks."""
+LONGEST_AT_ONCE_S = 60.5
+"""Longer recordings become tasks: a minute, and what codecs add to their last frame."""
 
 CONVERTED_PREFIX = "audio/converted/"
 INCOMING_PREFIX = "audio/incoming/"

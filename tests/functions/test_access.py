@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -178,6 +179,34 @@ async def test_an_api_key_gets_in_and_a_wrong_one_does_not(
         answer = await caller.get(path, headers={"X-API-Key": wrong + "."})
         code = "invalid_token" if len(wrong) > 5000 else "invalid_api_key"
         assert_problem(answer, 401, code)
+
+
+async def test_a_burst_with_one_key_looks_it_up_once(world: World) -> None:
+    """A look-up costs some 30 ms of a core, and fifty of them would hold up everybody."""
+    key, looked_up = "the key of fifty requests", 0
+    await world.clients.add(
+        Client(
+            client_id="many",
+            scopes=frozenset({"media:read"}),
+            secret_hash="-",
+            api_key_lookup=api_key_lookup(world.tokens._secret, key),
+            api_key_hash=hash_secret(key),
+        )
+    )
+    find = world.clients.find_by_key
+
+    async def counted(lookup: bytes) -> Client | None:
+        nonlocal looked_up
+        looked_up += 1
+        return await find(lookup)
+
+    world.clients.find_by_key = counted  # type: ignore[method-assign]
+    caller = await world.http(**{"X-API-Key": key})
+    answers = await asyncio.gather(
+        *(caller.get("/api/v1/media/processingTasks") for _ in range(50))
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert looked_up == 1
 
 
 @pytest.mark.parametrize("key", ["an api key", "nk-1_2", "a.b.c", "eyJ.eyJ.x"])

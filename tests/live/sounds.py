@@ -36,6 +36,7 @@ def voice(
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=RATE, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame.from_ndarray(spoken[None], format="s16", layout="mono")
         frame.sample_rate = RATE
         resampler = av.AudioResampler(stream.format, "mono", RATE, stream.frame_size or RATE)
