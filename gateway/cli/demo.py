@@ -31,6 +31,8 @@ from gateway.settings import CHECKOUT, Settings, load
 from gateway.system import running_system
 
 PHOTO = CHECKOUT / "tests" / "data" / "coffee.png"
+VOICE = CHECKOUT / "tests" / "data" / "sounds" / "two_cities.opus"
+SCOPES = frozenset({"media:write", "media:read", "frames:write", "alerts:read", "audio:write"})
 DETAIL, GAP = 480, 8
 """Side of the square detail in the before/after picture, and the white between, in pixels."""
 
@@ -83,6 +85,13 @@ async def _demo(
             alert, seconds = await watch_camera(camera)
         console.print(f"  {'frame to alert':<28} {seconds:6.2f} s")
         await asyncio.to_thread(draw_alert, alert, output / "alert.png")
+        console.print(f"[bold]A voice message, {VOICE.name}")
+        async with httpx.AsyncClient(
+            base_url=system.url, headers=http.headers, timeout=60.0
+        ) as voice:
+            with _timed(console, "transcription"):
+                files = {"audio_file": (VOICE.name, VOICE.read_bytes())}
+                heard = await _ok(voice.post("/api/v1/translate_audio", files=files))
     info = task["result"]
     console.print(
         f"\n{media['width']} x {media['height']} -> {info['width']} x {info['height']} "
@@ -91,8 +100,9 @@ async def _demo(
     console.print(f"result        [bold]{result}")
     console.print(f"before/after  [bold]{picture}[/] (left: Lanczos, right: Nereid)")
     console.print(
-        f"alert         [bold]{output / 'alert.png'}[/] ({alert['label']}, {alert['score']:.2f})\n"
+        f"alert         [bold]{output / 'alert.png'}[/] ({alert['label']}, {alert['score']:.2f})"
     )
+    console.print(f"{heard['duration']:.1f} s of speech  [bold]{heard['transcription']}\n")
 
 
 async def _client(settings: Settings) -> dict[str, str]:
@@ -102,7 +112,7 @@ async def _client(settings: Settings) -> dict[str, str]:
             Client(
                 client_id="demo",
                 secret_hash=hash_secret(secret),
-                scopes=frozenset({"media:write", "media:read", "frames:write", "alerts:read"}),
+                scopes=SCOPES,
             )
         )
     return {"client_id": "demo", "client_secret": secret, "grant_type": "client_credentials"}

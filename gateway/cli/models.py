@@ -9,6 +9,8 @@ import click
 from gateway.cli.main import DATA, configured, run
 from gateway.settings import Settings
 
+SWITCHABLE = ("detect", "transcribe", "detect_speech")
+"""The capabilities of `functions._kit.capabilities.CONTRACTS`."""
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
@@ -87,7 +89,7 @@ async def _check(settings: Settings, name: str) -> None:
 
 
 @models.command()
-@click.argument("capability", type=click.Choice(["detect"]))
+@click.argument("capability", type=click.Choice(SWITCHABLE))
 @click.argument("model")
 @DATA
 def switch(capability: str, model: str, data: Path | None) -> None:

@@ -201,10 +201,8 @@ async def test_a_burst_with_one_key_looks_it_up_once(world: World) -> None:
         return await find(lookup)
 
     world.clients.find_by_key = counted  # type: ignore[method-assign]
-    caller = await world.http(**{"X-API-Key": key})
-    answers = await asyncio.gather(
-        *(caller.get("/api/v1/media/processingTasks") for _ in range(50))
-    )
+    caller, path, headers = await world.http(), "/api/v1/media/processingTasks", {"X-API-Key": key}
+    answers = await asyncio.gather(*(caller.get(path, headers=headers) for _ in range(50)))
     assert {answer.status_code for answer in answers} == {200}
     assert looked_up == 1
 
