@@ -26,8 +26,8 @@ MEDIA_TYPES = {
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    # presigned URLs of pictures lead to S3, which has an address of its own
-    "img-src 'self' blob: data: http: https:; "
+    # presigned URLs of pictures and recordings lead to S3, which has an address of its own
+    "img-src 'self' blob: data: http: https:; media-src http: https:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     # the browser itself refuses innerHTML and its kin
     "require-trusted-types-for 'script'; trusted-types 'none'"

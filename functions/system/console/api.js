@@ -65,24 +65,26 @@ export class Api {
     return answer.status === 204 ? null : answer.json();
   }
 
-  /** POST a file as it is; `onProgress` hears the fraction that is sent. Raises ApiError. */
-  async upload(path, file, { onProgress, signal }) {
+  /** POST a file as it is, or a form; `onProgress` hears the fraction sent. Raises ApiError. */
+  async upload(path, body, { onProgress, signal }) {
     const headers = await this.#headers(this.#credentials);
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest(); // fetch tells nothing of what it has sent
       request.open("POST", BASE + path);
       for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-      request.setRequestHeader("Content-Type", "application/octet-stream");
+      if (!(body instanceof FormData)) {
+        request.setRequestHeader("Content-Type", "application/octet-stream");
+      }
       request.upload.onprogress = (event) => onProgress(event.loaded / event.total);
       request.onload = () => {
-        const body = parsed(request.responseText);
-        if (request.status < 300) resolve(body);
-        else reject(errorOf(request.status, body));
+        const answer = parsed(request.responseText);
+        if (request.status < 300) resolve(answer);
+        else reject(errorOf(request.status, answer));
       };
       request.onerror = () => reject(unreachable());
       request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
       signal.addEventListener("abort", () => request.abort(), { once: true });
-      request.send(file);
+      request.send(body);
     });
   }
 

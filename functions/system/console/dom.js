@@ -51,6 +51,12 @@ export function duration(milliseconds) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
+/** Seconds of work for people: "34 ms", "1.2 s", "2 min 10 s". */
+export function seconds(value) {
+  if (value < 0.1) return `${Math.round(value * 1000)} ms`;
+  return value < 10 ? `${value.toFixed(1)} s` : duration(value * 1000);
+}
+
 const CLOCK = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });

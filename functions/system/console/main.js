@@ -4,12 +4,15 @@ import { Alerts } from "./alerts.js";
 import { Api } from "./api.js";
 import { Chart } from "./chart.js";
 import { byId, say } from "./dom.js";
+import { takeDrops } from "./drop.js";
 import { chooseHour, filterQuery, forgetFilters, offer, setUpFilters } from "./filters.js";
 import { showHealth } from "./health.js";
 import { Photo } from "./photo.js";
+import { Recording } from "./recording.js";
+import { showSoundFigures } from "./sound_figures.js";
 import { Tasks } from "./tasks.js";
 
-const VIEWS = ["alerts", "photos", "tasks"];
+const VIEWS = ["alerts", "photos", "recordings", "tasks"];
 const PARTS = ["app", "sign-out", "views", "connection", "health"];
 const CONNECTION = { live: "Live", reconnecting: "Reconnecting …", off: "Not live" };
 
@@ -29,6 +32,7 @@ const chart = new Chart(api, {
 const alerts = new Alerts(api, { onState: connection, onAlert: () => chart.stale() });
 const tasks = new Tasks(api);
 const photo = new Photo(api, tasks);
+const recording = new Recording(api, tasks);
 let session = null;
 
 function enter() {
@@ -41,6 +45,7 @@ function enter() {
   // the chart first: the most frequent labels have the colours
   void chart.start(signal).then(() => signal.aborted || alerts.start(signal));
   void tasks.start(signal);
+  showSoundFigures(api, signal);
 }
 
 /** Back to the sign-in, with the reason where there is one. */
@@ -49,6 +54,7 @@ function leave(reason = null) {
   session = null;
   api.signOut();
   photo.clear();
+  recording.clear();
   forgetFilters();
   for (const id of PARTS) byId(id).hidden = true;
   byId("sign-in").hidden = false;
@@ -110,6 +116,20 @@ setUpFilters(() => {
   void alerts.reload();
   void chart.load();
 });
+takeDrops([
+  {
+    section: byId("photos"),
+    drop: byId("drop"),
+    takes: (type) => type.startsWith("image/"),
+    choose: (file) => photo.choose(file),
+  },
+  {
+    section: byId("recordings"),
+    drop: byId("sound-drop"),
+    takes: (type) => /^(audio|video)\//.test(type),
+    choose: (file) => recording.choose(file),
+  },
+]);
 addEventListener("hashchange", chooseView);
 byId("sign-in-form").addEventListener("submit", (event) => void signIn(event));
 byId("sign-in-form").addEventListener("change", (event) => {

@@ -20,7 +20,7 @@ export class Photo {
   constructor(api, tasks) {
     this.#api = api;
     this.#tasks = tasks;
-    byId("photo-file").addEventListener("change", (event) => this.#choose(event.target.files[0]));
+    byId("photo-file").addEventListener("change", (event) => this.choose(event.target.files[0]));
     byId("photo-form").addEventListener("submit", (event) => {
       event.preventDefault();
       void this.#run();
@@ -34,13 +34,12 @@ export class Photo {
     preview.addEventListener("error", () => {
       preview.hidden = true; // a format that this browser does not show, as TIFF
     });
-    this.#dropping();
   }
 
   /** Forget the photo and its result. */
   clear() {
     this.#running?.abort();
-    this.#choose(undefined);
+    this.choose(undefined);
     byId("photo-form").reset();
     byId("denoise-shown").textContent = percent(0);
     byId("photo-result").replaceChildren();
@@ -48,32 +47,8 @@ export class Photo {
     say(byId("photo-error"), null);
   }
 
-  /** The whole window takes a photo; the place for it lights up. */
-  #dropping() {
-    let depth = 0;
-    const holds = (event) => event.dataTransfer?.types.includes("Files") && !byId("app").hidden;
-    addEventListener("dragenter", (event) => {
-      if (!holds(event)) return;
-      depth += 1;
-      drop.classList.add("over");
-    });
-    addEventListener("dragleave", (event) => {
-      if (!holds(event)) return;
-      depth = Math.max(0, depth - 1);
-      if (depth === 0) drop.classList.remove("over");
-    });
-    addEventListener("dragover", (event) => holds(event) && event.preventDefault());
-    addEventListener("drop", (event) => {
-      if (!holds(event)) return;
-      event.preventDefault();
-      depth = 0;
-      drop.classList.remove("over");
-      this.#choose(event.dataTransfer.files[0]);
-      drop.scrollIntoView({ block: "nearest" });
-    });
-  }
-
-  #choose(file) {
+  /** Take a file to be enlarged. */
+  choose(file) {
     if (this.#url !== null && this.#url !== this.#shown) URL.revokeObjectURL(this.#url);
     this.#file = file ?? null;
     this.#url = this.#file === null ? null : URL.createObjectURL(this.#file);

@@ -1,8 +1,9 @@
 /** The caller's tasks with their progress: a list that is asked for, streams of those at work. */
 
 import { byId, h, say } from "./dom.js";
-import { FINAL, Row, facts, resultLink } from "./task_row.js";
+import { FINAL, Row, facts, isTranscript, resultLink } from "./task_row.js";
 import { openViewer } from "./viewer.js";
+import { largeTranscript, transcriptLinks } from "./words.js";
 
 const PATH = "media/processingTasks";
 const SHOWN = 12;
@@ -158,11 +159,19 @@ export class Tasks {
     try {
       const task = await this.#api.json("GET", `${PATH}/${taskId}`);
       const { result } = task;
-      const picture = h("img", { class: "fit", src: result.url, alt: "The result" });
+      const parts = isTranscript(result)
+        ? {
+            title: this.#titles.get(taskId) ?? "Recording",
+            actions: transcriptLinks(result),
+            body: largeTranscript(result),
+          }
+        : {
+            title: `${result.width} × ${result.height}`,
+            actions: [resultLink(result)],
+            body: h("img", { class: "fit", src: result.url, alt: "The result" }),
+          };
       openViewer({
-        title: `${result.width} × ${result.height}`,
-        actions: [resultLink(result)],
-        body: picture,
+        ...parts,
         foot: [facts(task)],
         onClose: () => this.#rows.get(taskId)?.viewer.focus(),
       });

@@ -1,0 +1,78 @@
+/** What was said, and what a language model made of it: short, whole, and as files. */
+
+import { bytes, duration, h } from "./dom.js";
+
+const LANGUAGES = new Intl.DisplayNames(undefined, { type: "language", fallback: "code" });
+const SOURCES = { json: "JSON", srt: ".srt", vtt: ".vtt" };
+export const NOTHING = "No words were heard.";
+
+/** "1 min 15 s · English". */
+export const lengthAndLanguage = ({ duration: seconds, language }) =>
+  [duration(seconds * 1000), languageName(language)].filter(Boolean).join(" · ");
+
+/** "English" for "en", in the reader's own language. */
+export const languageName = (code) => (code ? LANGUAGES.of(code) : "");
+
+/** A text of which some `letters` are shown until the reader wants all. */
+export function shortened(text, { letters, name, language = null }) {
+  const shown = h("p", { class: "words", lang: language }, text);
+  if (text.length <= letters * 1.2) return shown; // hiding the last few would save no room
+  const short = `${text.slice(0, letters).replace(/\s+\S*$/, "")} …`;
+  shown.textContent = short;
+  const button = h(
+    "button",
+    { type: "button", class: "link small", "aria-expanded": "false", "aria-label": `Show all of ${name}` },
+    "Show all",
+  );
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-expanded") !== "true";
+    button.setAttribute("aria-expanded", String(open));
+    button.textContent = open ? "Show less" : "Show all";
+    button.setAttribute("aria-label", `${button.textContent} of ${name}`);
+    shown.textContent = open ? text : short;
+    shown.classList.toggle("scroll", open);
+    if (open) shown.tabIndex = 0;
+    else shown.removeAttribute("tabindex");
+  });
+  return h("div", { class: "shortened" }, shown, button);
+}
+
+/** The translation, the sentence why there is none, or null where nobody asked for one. */
+export function translationOf({ translation, translation_error: problem }) {
+  if (translation) return { text: translation };
+  if (!problem) return null;
+  const sentence = problem.message.charAt(0).toUpperCase() + problem.message.slice(1);
+  return { reason: sentence.replace(/[.]?$/, ".") };
+}
+
+/** Links to a task's transcript as JSON and as subtitles; each URL holds for a day. */
+export function transcriptLinks(result) {
+  return [result, ...(result.subtitles ?? [])].map(({ file_path, url }) =>
+    h(
+      "a",
+      { class: "button", href: url, download: file_path.split("/").at(-1), target: "_blank", rel: "noopener" },
+      h("span", { class: "hidden" }, "Transcript as "),
+      SOURCES[file_path.split(".").at(-1)] ?? file_path,
+    ),
+  );
+}
+
+/** A transcript to read at ease, in the viewer. */
+export function largeTranscript(result) {
+  const made = translationOf(result);
+  const part = (name, content) => [h("h3", {}, name), content];
+  const words = h("p", { class: "words", lang: result.language }, result.transcription || NOTHING);
+  return h(
+    "div",
+    { class: "reading scroll", tabindex: 0, role: "region", "aria-label": "Transcript" },
+    made === null
+      ? words
+      : [
+          part("By your prompt", h("p", { class: made.text ? "words" : "muted" }, made.text ?? made.reason)),
+          part("What was said", words),
+        ].flat(),
+  );
+}
+
+/** "voice.opus", with its size below. */
+export const fileName = (file) => [h("strong", { title: file.name }, file.name), h("span", {}, bytes(file.size))];
