@@ -7,11 +7,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import uuid
+import wave
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -19,12 +23,13 @@ import pytest
 import pytest_asyncio
 import pyvips
 from nats.aio.client import Client
-from playwright.async_api import Browser, FloatRect, Page, expect
+from playwright.async_api import Browser, FloatRect, JSHandle, Page, async_playwright, expect
 
 from functions.alerts.contracts import Alert, Box, alert_subject, image_subject
-from tests.live.browser import Console, Wire, chromium, console_of
+from tests.live.browser import Console, Wire, chromium, chromium_path, console_of
 from tests.live.cameras import CUP, Bucket, Camera, bucket_of, camera_of, jpeg, nats_of, only
 from tests.live.conftest import KEY, SECRET, Nereid, encoded
+from tests.live.sounds import FIRST_WORDS, RATE, VOICE, plain, samples, voice
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -178,11 +183,14 @@ async def test_what_a_client_may_not_see_is_told_with_the_scope(
     browser: Browser, system: Nereid
 ) -> None:
     async with console_of(browser, system.url, bears=REFUSED) as console:
-        await console.sign_in("reader")
+        async with console.page.expect_response("**/concurrent-status") as answer:
+            await console.sign_in("reader")
+        assert (await answer.value).status == 403
         told = console.page.locator("#alerts-error")
         await expect(told).to_contain_text("needs the scope 'alerts:read'")
         await expect(console.page.locator("#connection")).to_have_text("Not live")
         await expect(console.page.locator("#tasks-error")).to_be_hidden()
+        await expect(console.page.locator("#sound-figures")).to_be_hidden()
 
 
 async def test_a_frame_becomes_a_card_with_its_box_while_one_looks_on(
@@ -477,12 +485,13 @@ async def test_it_fits_a_phone_and_a_desktop_and_every_text_stands_out(
             await expect(console.page.locator("#alert-list img:visible").first).to_be_visible()
             await console.page.wait_for_load_state("load")
             await console.shot(f"{width}-{scheme}")
-            views = ["alerts", "photos", "tasks"] if width < 900 else ["alerts"]
+            views = ["alerts", "photos", "recordings", "tasks"] if width < 900 else ["alerts"]
             for view in views:
                 if width < 900:
                     await console.page.locator(f'#views a[href="#{view}"]').click()
                 await expect(console.page.locator(f"#{view}")).to_be_visible()
                 assert await console.too_wide() == [], view
+                await console.shot(f"{width}-{scheme}-{view}")
                 faint = await console.faint_texts() if view == "alerts" else []
                 assert faint == []
             assert await console.page.evaluate("document.getAnimations().length") == 0
@@ -492,16 +501,7 @@ async def test_a_photo_is_enlarged_and_compared_with_what_it_was(
     console: Console, photo: bytes
 ) -> None:
     page = console.page
-    content = base64.b64encode(photo).decode()
-    moved = await page.evaluate_handle(
-        """(content) => {
-          const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-          const moved = new DataTransfer();
-          moved.items.add(new File([bytes], "coffee cup.jpg", { type: "image/jpeg" }));
-          return moved;
-        }""",
-        content,
-    )
+    moved = await _moved(page, "coffee cup.jpg", "image/jpeg", photo)
     await page.dispatch_event("#drop", "dragenter", {"dataTransfer": moved})
     await expect(page.locator("#drop")).to_have_class("drop over")
     await page.dispatch_event("#drop", "drop", {"dataTransfer": moved})
@@ -560,6 +560,19 @@ async def test_a_photo_is_enlarged_and_compared_with_what_it_was(
     await expect(page.locator("#viewer-title")).to_have_text("288 × 192")
 
 
+async def _moved(page: Page, name: str, media_type: str, content: bytes) -> JSHandle:
+    """A file on its way from a folder to the page."""
+    return await page.evaluate_handle(
+        """([name, type, content]) => {
+          const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+          const moved = new DataTransfer();
+          moved.items.add(new File([bytes], name, { type }));
+          return moved;
+        }""",
+        [name, media_type, base64.b64encode(content).decode()],
+    )
+
+
 async def _seam(page: Page) -> float:
     """Where the original ends, as a fraction of the picture's width."""
     stage, divider = await local(page, ".compare"), await local(page, ".compare .divider")
@@ -600,6 +613,149 @@ async def test_a_task_shows_its_progress_and_can_be_cancelled(
     await expect(row.get_by_role("button", name="Cancel")).to_be_hidden()
     answer = await http.get(f"/api/v1/media/processingTasks/{task_id}")
     assert answer.json()["status"] == "cancelled"
+
+
+async def test_a_voice_dropped_anywhere_becomes_words_that_can_be_heard(
+    console: Console, system: Nereid
+) -> None:
+    page = console.page
+    figures = page.locator("#sound-figures")
+    await expect(figures.locator("dt")).to_have_text(["Converting", "Waiting", "Average time"])
+    await expect(figures.locator("dd").first).to_have_text(re.compile(r"^0 of \d+$"))
+    moved = await _moved(page, "two cities.opus", "audio/ogg", VOICE.read_bytes())
+    await page.dispatch_event("#alerts", "dragenter", {"dataTransfer": moved})
+    await expect(page.locator("#sound-drop")).to_have_class("drop over")
+    await page.dispatch_event("#alerts", "drop", {"dataTransfer": moved})
+    await expect(page.locator("#sound-name")).to_contain_text("two cities.opus")
+    await page.get_by_label("Prompt for the words").fill("Translate to Korean")
+    await console.shot("recording-chosen")
+    await page.get_by_role("button", name="Transcribe").click()
+    said = page.locator("#sound-result .words")
+    await expect(said).to_be_visible(timeout=20_000)
+    assert plain(await said.inner_text()).startswith(FIRST_WORDS)
+    assert await said.get_attribute("lang") == "en"
+    await expect(page.locator("#sound-result .small").first).to_contain_text("NEREID_LLM_URL")
+    await expect(page.locator("#sound-result")).to_contain_text("12 s · English · transcribed in")
+    await expect(page.locator("#sound-announce")).to_contain_text("Heard: It was")
+    seconds = await page.locator("#sound-result audio").evaluate(
+        """async (audio) => {
+          audio.muted = true;
+          await audio.play();
+          return audio.duration;
+        }"""
+    )
+    assert seconds == pytest.approx(12.4, abs=0.1)
+    await page.locator("#sound-figures").scroll_into_view_if_needed()
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme)
+        await console.shot(f"recording-{scheme}")
+        assert await console.faint_texts() == []
+    await page.get_by_role("button", name="Sign out").click()
+    assert await page.locator("audio").count() == 0
+    _only_from_s3(console, system)
+
+
+def _only_from_s3(console: Console, system: Nereid) -> None:
+    """What was played came from the bucket; take it off the page's account."""
+    played = [r for r in console.requests if r.resource_type == "media"]
+    assert {urlsplit(r.url).netloc for r in played} == {
+        urlsplit(system.running["s3_endpoint"]).netloc
+    }
+    for request in played:
+        console.requests.remove(request)
+
+
+async def test_what_is_no_sound_is_refused_with_the_reason(
+    browser: Browser, system: Nereid
+) -> None:
+    s3 = system.running["s3_endpoint"]
+    async with console_of(browser, system.url, bears=("status of 415",), s3=s3) as console:
+        page = console.page
+        await console.sign_in()
+        file: Any = {"name": "notes.opus", "mimeType": "audio/ogg", "buffer": b"just text"}
+        await page.locator("#sound-file").set_input_files(file)
+        await page.get_by_role("button", name="Transcribe").click()
+        error = page.locator("#sound-error")
+        await expect(error).to_contain_text("WebM")
+        await expect(page.get_by_role("button", name="Transcribe")).to_be_enabled()
+        await page.locator("#sound-file").set_input_files(VOICE)
+        await expect(error).to_be_hidden()
+
+
+async def test_a_long_recording_becomes_a_task_with_its_words_and_files(console: Console) -> None:
+    page = console.page
+    file: Any = {"name": "a long one.opus", "mimeType": "audio/ogg", "buffer": voice(75)}
+    await page.locator("#sound-file").set_input_files(file)
+    await page.get_by_role("button", name="Transcribe").click()
+    await expect(page.locator("#sound-result")).to_contain_text("longer than a minute")
+    await expect(page.get_by_role("button", name="Transcribe")).to_be_enabled()
+    row = page.locator("#task-list li", has_text="a long one.opus")
+    await expect(row).to_contain_text("completed", timeout=40_000)
+    await expect(row).to_contain_text("1 min 15 s · English")
+    words = row.locator(".words")
+    short = await words.inner_text()
+    assert plain(short).startswith(FIRST_WORDS)
+    assert short.endswith(" …")
+    await row.evaluate("row => row.scrollIntoView({ block: 'center' })")
+    await console.shot("recording-task")
+    await row.get_by_role("button", name="Show all").click()
+    whole = await words.inner_text()
+    assert plain(whole).count("worst of times") == 6
+    await console.shot("recording-task-open")
+    await row.get_by_role("button", name="Show less").click()
+    assert await words.inner_text() == short
+
+    await row.get_by_role("button", name="View result").click()
+    await expect(page.locator("#viewer .words")).to_have_text(whole)
+    links = page.locator("#viewer-actions a")
+    await expect(links).to_have_count(3)
+    files = {}
+    async with httpx.AsyncClient(trust_env=False) as nobody:
+        for link in await links.all():
+            name = (await link.inner_text()).split()[-1]
+            files[name] = (await nobody.get(str(await link.get_attribute("href")))).text
+    assert json.loads(files["JSON"])["text"] == whole
+    assert files[".srt"].startswith("1\n00:00:0")
+    assert files[".vtt"].startswith("WEBVTT\n")
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme)
+        await console.shot(f"transcript-{scheme}")
+        assert await console.faint_texts() == []
+
+
+async def test_what_is_said_into_the_microphone_becomes_words(
+    system: Nereid, tmp_path: Path
+) -> None:
+    spoken = tmp_path / "spoken.wav"
+    with wave.open(str(spoken), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes(samples().tobytes())
+    device = ["--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}"]
+    s3 = system.running["s3_endpoint"]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=chromium_path(), args=["--no-sandbox", *device]
+        )
+        async with console_of(browser, system.url, s3=s3) as console:
+            page = console.page
+            await console.sign_in()
+            # the reader has not said yes: the browser says no for them
+            await page.get_by_role("button", name="Record", exact=True).click()
+            await expect(page.locator("#sound-error")).to_contain_text("may not use the microphone")
+            await page.context.grant_permissions(["microphone"])
+            await page.get_by_role("button", name="Record", exact=True).click()
+            await expect(page.get_by_role("timer")).to_have_text("0:04", timeout=10_000)
+            await expect(page.get_by_role("button", name="Transcribe")).to_be_disabled()
+            await console.shot("microphone")
+            await page.get_by_role("button", name="Stop").click()
+            await expect(page.locator("#sound-name")).to_contain_text(".webm")
+            await page.get_by_role("button", name="Transcribe").click()
+            said = page.locator("#sound-result .words")
+            await expect(said).to_be_visible(timeout=20_000)
+            assert "best of times" in plain(await said.inner_text())
+            await page.get_by_role("button", name="Sign out").click()
+            _only_from_s3(console, system)
+        await browser.close()
 
 
 async def test_the_health_names_every_part(console: Console) -> None:

@@ -68,6 +68,7 @@ export class Api {
   /** POST a file as it is, or a form; `onProgress` hears the fraction sent. Raises ApiError. */
   async upload(path, body, { onProgress, signal }) {
     const headers = await this.#headers(this.#credentials);
+    signal.throwIfAborted();
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest(); // fetch tells nothing of what it has sent
       request.open("POST", BASE + path);

@@ -23,7 +23,10 @@ export class Recording {
     this.#tasks = tasks;
     recordButton.hidden = !canRecord();
     recordButton.addEventListener("click", () => void this.#record());
-    byId("sound-file").addEventListener("change", (event) => this.choose(event.target.files[0]));
+    byId("sound-file").addEventListener("change", (event) => {
+      this.choose(event.target.files[0]);
+      event.target.value = ""; // the same file may be chosen again, after a recording
+    });
     byId("sound-form").addEventListener("submit", (event) => {
       event.preventDefault();
       void this.#run();
@@ -137,20 +140,13 @@ export class Recording {
   #answered(answer) {
     const { transcription, language, processing_time: took, audio } = answer;
     byId("sound-announce").textContent = `Heard: ${transcription || NOTHING}`;
-    const made = translationOf(answer);
-    const said = transcription
-      ? shortened(transcription, { letters: LETTERS, name: "what was said", language })
-      : h("p", { class: "muted" }, NOTHING);
+    const facts = `${lengthAndLanguage(answer)} · transcribed in ${seconds(took)}`;
     this.#show([
-      ...(made === null ? [said] : [promptAnswer(made), h("h3", {}, "What was said"), said]),
+      ...byPrompt(translationOf(answer)),
+      shortened(transcription, { letters: LETTERS, name: "what was said", language, facts }),
       h(
         "audio",
         { controls: true, preload: "metadata", src: audio.url, "aria-label": "The recording as it was heard" },
-      ),
-      h(
-        "p",
-        { class: "muted small number" },
-        `${lengthAndLanguage(answer)} · words in ${seconds(took)}`,
       ),
     ]);
   }
@@ -195,7 +191,11 @@ export class Recording {
   }
 }
 
-function promptAnswer({ text, reason }) {
-  if (text === undefined) return h("p", { class: "note" }, reason);
-  return h("div", {}, h("h3", {}, "By your prompt"), shortened(text, { letters: LETTERS, name: "the answer" }));
+function byPrompt(made) {
+  if (made === null) return [];
+  const answer =
+    made.text === undefined
+      ? h("p", { class: "muted small" }, made.reason)
+      : shortened(made.text, { letters: LETTERS, name: "the answer" });
+  return [h("h3", {}, "By your prompt"), answer, h("h3", {}, "What was said")];
 }

@@ -10,13 +10,13 @@ export function showSoundFigures(api, signal) {
   const stopped = new AbortController();
   const until = AbortSignal.any([signal, stopped.signal]);
   let onScreen = false;
+  let asking = false;
   let timer = null;
 
   const turn = async () => {
     clearTimeout(timer);
-    timer = null;
-    if (until.aborted || document.hidden || !onScreen) return;
-    timer = setTimeout(() => void turn(), EVERY_MS);
+    if (asking || until.aborted || document.hidden || !onScreen) return;
+    asking = true;
     try {
       const status = await api.json("GET", "concurrent-status", { signal: until });
       if (!until.aborted) show(shown, status);
@@ -24,11 +24,13 @@ export function showSoundFigures(api, signal) {
       if (error.status === 403) stopped.abort();
       shown.hidden = true; // the health tells of what cannot be reached
     }
+    asking = false;
+    timer = setTimeout(() => void turn(), EVERY_MS);
   };
 
-  const observer = new IntersectionObserver(([entry]) => {
-    onScreen = entry.isIntersecting;
-    if (onScreen && timer === null) void turn();
+  const observer = new IntersectionObserver((entries) => {
+    onScreen = entries.at(-1).isIntersecting;
+    void turn();
   });
   observer.observe(byId("recordings"));
   document.addEventListener("visibilitychange", () => void turn(), { signal: until });
@@ -45,7 +47,7 @@ function show(list, status) {
   const figures = {
     Converting: `${status.active_conversions} of ${status.max_concurrent}`,
     Waiting: status.queue_length.toLocaleString(),
-    Average: average,
+    "Average time": average,
   };
   list.replaceChildren(
     ...Object.entries(figures).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),

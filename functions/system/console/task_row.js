@@ -1,7 +1,7 @@
 /** A task as it is shown: a line in the list, its facts, the link to its result. */
 
 import { bytes, duration, h, moment, percent, say } from "./dom.js";
-import { NOTHING, languageName, lengthAndLanguage, shortened } from "./words.js";
+import { languageName, lengthAndLanguage, shortened } from "./words.js";
 
 const LETTERS = 130;
 export const FINAL = new Set(["completed", "failed", "cancelled"]);
@@ -103,11 +103,9 @@ export class Row {
   #showWords(result) {
     const { transcription, language } = result;
     const name = this.name.textContent;
+    const facts = lengthAndLanguage(result);
     this.words.replaceChildren(
-      transcription
-        ? shortened(transcription, { letters: LETTERS, name, language })
-        : h("p", { class: "muted" }, NOTHING),
-      h("p", { class: "muted" }, lengthAndLanguage(result)),
+      shortened(transcription, { letters: LETTERS, name, language, facts }),
     );
     this.words.hidden = false;
   }

@@ -13,10 +13,12 @@ export const lengthAndLanguage = ({ duration: seconds, language }) =>
 /** "English" for "en", in the reader's own language. */
 export const languageName = (code) => (code ? LANGUAGES.of(code) : "");
 
-/** A text of which some `letters` are shown until the reader wants all. */
-export function shortened(text, { letters, name, language = null }) {
-  const shown = h("p", { class: "words", lang: language }, text);
-  if (text.length <= letters * 1.2) return shown; // hiding the last few would save no room
+/** A text of which some `letters` are shown until the reader wants all, with `facts` below. */
+export function shortened(text, { letters, name, language = null, facts = "" }) {
+  const shown = h("p", { class: text ? "words" : "muted", lang: language }, text || NOTHING);
+  const foot = h("div", { class: "words-foot" }, h("span", { class: "muted number" }, facts));
+  const whole = h("div", { class: "shortened" }, shown, foot);
+  if (text.length <= letters * 1.2) return whole; // hiding the last few would save no room
   const short = `${text.slice(0, letters).replace(/\s+\S*$/, "")} …`;
   shown.textContent = short;
   const button = h(
@@ -34,7 +36,8 @@ export function shortened(text, { letters, name, language = null }) {
     if (open) shown.tabIndex = 0;
     else shown.removeAttribute("tabindex");
   });
-  return h("div", { class: "shortened" }, shown, button);
+  foot.append(button);
+  return whole;
 }
 
 /** The translation, the sentence why there is none, or null where nobody asked for one. */
