@@ -60,7 +60,7 @@ export class Recording {
     drop.classList.toggle("on-air", on);
     byId("sound-choose").hidden = on;
     byId("sound-time").hidden = !on;
-    recordButton.textContent = on ? "Stop" : this.#file === null ? "Record" : "Record anew";
+    recordButton.textContent = on ? "Stop" : "Record";
     byId("sound-start").disabled = this.#file === null || on || this.#running !== null;
     const name = byId("sound-name");
     name.hidden = on;
@@ -141,13 +141,15 @@ export class Recording {
     const { transcription, language, processing_time: took, audio } = answer;
     byId("sound-announce").textContent = `Heard: ${transcription || NOTHING}`;
     const facts = `${lengthAndLanguage(answer)} · transcribed in ${seconds(took)}`;
+    const made = translationOf(answer);
     this.#show([
-      ...byPrompt(translationOf(answer)),
+      ...(made?.text ? promptAnswer(made.text) : []),
       shortened(transcription, { letters: LETTERS, name: "what was said", language, facts }),
       h(
         "audio",
         { controls: true, preload: "metadata", src: audio.url, "aria-label": "The recording as it was heard" },
       ),
+      ...(made?.reason ? [h("p", { class: "muted small" }, `Without your prompt: ${made.reason}`)] : []),
     ]);
   }
 
@@ -191,11 +193,8 @@ export class Recording {
   }
 }
 
-function byPrompt(made) {
-  if (made === null) return [];
-  const answer =
-    made.text === undefined
-      ? h("p", { class: "muted small" }, made.reason)
-      : shortened(made.text, { letters: LETTERS, name: "the answer" });
-  return [h("h3", {}, "By your prompt"), answer, h("h3", {}, "What was said")];
-}
+const promptAnswer = (text) => [
+  h("h3", {}, "By your prompt"),
+  shortened(text, { letters: LETTERS, name: "the answer" }),
+  h("h3", {}, "What was said"),
+];

@@ -15,7 +15,7 @@ export const languageName = (code) => (code ? LANGUAGES.of(code) : "");
 
 /** A text of which some `letters` are shown until the reader wants all, with `facts` below. */
 export function shortened(text, { letters, name, language = null, facts = "" }) {
-  const shown = h("p", { class: text ? "words" : "muted", lang: language }, text || NOTHING);
+  const shown = h("p", { class: text ? "words" : "muted", lang: language, dir: "auto" }, text || NOTHING);
   const foot = h("div", { class: "words-foot" }, h("span", { class: "muted number" }, facts));
   const whole = h("div", { class: "shortened" }, shown, foot);
   if (text.length <= letters * 1.2) return whole; // hiding the last few would save no room
@@ -44,8 +44,7 @@ export function shortened(text, { letters, name, language = null, facts = "" }) 
 export function translationOf({ translation, translation_error: problem }) {
   if (translation) return { text: translation };
   if (!problem) return null;
-  const sentence = problem.message.charAt(0).toUpperCase() + problem.message.slice(1);
-  return { reason: sentence.replace(/[.]?$/, ".") };
+  return { reason: problem.message.replace(/[.]?$/, ".") };
 }
 
 /** Links to a task's transcript as JSON and as subtitles; each URL holds for a day. */
@@ -63,17 +62,19 @@ export function transcriptLinks(result) {
 /** A transcript to read at ease, in the viewer. */
 export function largeTranscript(result) {
   const made = translationOf(result);
-  const part = (name, content) => [h("h3", {}, name), content];
   const words = h("p", { class: "words", lang: result.language }, result.transcription || NOTHING);
   return h(
     "div",
     { class: "reading scroll", tabindex: 0, role: "region", "aria-label": "Transcript" },
-    made === null
-      ? words
-      : [
-          part("By your prompt", h("p", { class: made.text ? "words" : "muted" }, made.text ?? made.reason)),
-          part("What was said", words),
-        ].flat(),
+    made?.text
+      ? [
+          h("h3", {}, "By your prompt"),
+          h("p", { class: "words", dir: "auto" }, made.text),
+          h("h3", {}, "What was said"),
+        ]
+      : [],
+    words,
+    made?.reason ? h("p", { class: "muted small" }, `Without your prompt: ${made.reason}`) : null,
   );
 }
 
