@@ -653,7 +653,7 @@ async def test_a_voice_dropped_anywhere_becomes_words_that_can_be_heard(
         }"""
     )
     assert seconds == pytest.approx(12.4, abs=0.1)
-    await page.locator("#sound-figures").scroll_into_view_if_needed()
+    await expect(page.locator("#sound-result")).to_be_in_viewport(ratio=1)
     for scheme in ("light", "dark"):
         await page.emulate_media(color_scheme=scheme)
         await console.shot(f"recording-{scheme}")
@@ -685,6 +685,7 @@ async def test_what_is_no_sound_is_refused_with_the_reason(
         await page.get_by_role("button", name="Transcribe").click()
         error = page.locator("#sound-error")
         await expect(error).to_contain_text("WebM")
+        await expect(error).to_be_in_viewport(ratio=1)
         await console.shot("no-sound")
         await expect(page.get_by_role("button", name="Transcribe")).to_be_enabled()
         await page.locator("#sound-file").set_input_files(VOICE)

@@ -85,7 +85,7 @@ export class Recording {
       this.#microphone = null;
       if (!signal.aborted) this.choose(file);
     } catch (error) {
-      if (!signal.aborted) say(byId("sound-error"), error.message);
+      if (!signal.aborted) failed(error);
     } finally {
       recordButton.disabled = false;
     }
@@ -118,7 +118,7 @@ export class Recording {
       else this.#accepted(answer.task_id, file.name);
     } catch (error) {
       if (error.name !== "AbortError" && error.status !== 401) {
-        say(byId("sound-error"), error.message);
+        failed(error);
       }
     }
     this.#running = null;
@@ -174,6 +174,7 @@ export class Recording {
   #show(children) {
     byId("sound-result").replaceChildren(...(children ?? []));
     byId("sound-result").hidden = children === null;
+    if (children !== null) reveal(byId("sound-result"));
   }
 
   #busy(busy) {
@@ -183,6 +184,7 @@ export class Recording {
     this.#show(null);
     byId("sound-announce").textContent = "";
     say(byId("sound-error"), null);
+    reveal(byId("sound-progress"));
   }
 
   #step(name, fraction) {
@@ -192,6 +194,14 @@ export class Recording {
     else byId("sound-bar").value = fraction;
   }
 }
+
+function failed(error) {
+  say(byId("sound-error"), error.message);
+  reveal(byId("sound-error"));
+}
+
+/** The rail scrolls by itself, and what comes last may lie below its edge. */
+const reveal = (element) => element.scrollIntoView({ block: "nearest" });
 
 const promptAnswer = (text) => [
   h("h3", {}, "By your prompt"),
