@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -204,29 +204,30 @@ async def test_processes_see_each_other_over_jetstream(
     await until(lambda: theirs.process_id not in {f.process_id for f in watcher.all()})
 
 
-def _burn(ready: object, stop: object) -> None:
-    block = bytearray(os.urandom(1 << 20) * 64)
-    ready.set()  # type: ignore[attr-defined]
-    while not stop.is_set():  # type: ignore[attr-defined]
-        block[::4096] = block[::4096]
+BURN = """
+import os, select, sys
+block = bytearray(os.urandom(1 << 20) * 64)
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    block[::4096] = block[::4096]
+"""
 
 
 def test_cpu_and_memory_are_of_this_process_and_its_children() -> None:
     meter = UsageMeter()
     alone = meter.read()
-    assert 20e6 < alone.memory_bytes < 4e9
-    spawn = multiprocessing.get_context("spawn")
-    ready, stop = spawn.Event(), spawn.Event()
-    child = spawn.Process(target=_burn, args=(ready, stop))
-    child.start()
-    try:
-        assert ready.wait(20)
+    assert alone.memory_bytes > 20e6
+    with subprocess.Popen(
+        [sys.executable, "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
         meter.read()
-        child.join(0.5)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.5)
         together = meter.read()
-    finally:
-        stop.set()
-        child.join()
+        assert child.stdin is not None
+        child.stdin.close()
     assert together.memory_bytes > alone.memory_bytes + (64 << 20)
     assert together.cpu_percent > 20
     assert 10 < together.machine_cpu_percent <= 100

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from functions._kit.ports import AudioTarget, ConversionFigures, Sound
-from functions._kit.sound import ConversionQueue, check_target, convert
+from functions._kit.sound import ConversionQueue, check_target, convert, size_of
 
 
 class FakeAudioConverter:
@@ -21,7 +21,7 @@ class FakeAudioConverter:
     ) -> Sound:
         """See `AudioConverter.convert`."""
         check_target(target)
-        async with self._queue.turn():
+        async with self._queue.turn(size_of(source)):
             stopped = threading.Event()
 
             def go_on(_: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from functions._kit.errors import Unavailable, Unprocessable
 from functions._kit.ports import AudioTarget, ConversionFigures, Sound
-from functions._kit.sound import ConversionQueue, check_target
+from functions._kit.sound import ConversionQueue, check_target, size_of
 from gateway.adapters.converter.messages import Done, Failed, Refused, Work, raised
 from gateway.adapters.converter.process import ConverterProcess, Died, Stuck, start
 
@@ -29,7 +29,7 @@ class ProcessConverter:
         """See `AudioConverter.convert`; `Unavailable` where no child can be started."""
         check_target(target)
         work = Work(source=str(source), into=str(into), target=target, longest_s=longest_s)
-        async with self._queue.turn():
+        async with self._queue.turn(size_of(source)):
             try:
                 return await self._convert(work)
             except BaseException:

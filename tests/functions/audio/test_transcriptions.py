@@ -279,7 +279,7 @@ async def test_a_full_converter_is_a_rate_limit_that_says_when_to_come_back(
     world.converter = FakeAudioConverter(max_concurrent=1, max_waiting=0)
     http = httpx.AsyncClient(transport=httpx.ASGITransport(world.new_app()))  # type: ignore[arg-type]
     client = a_client(http, KEY)
-    async with http, world.converter._queue.turn():
+    async with http, world.converter._queue.turn(1):
         with pytest.raises(openai.RateLimitError) as caught:
             await ask(client)
     assert caught.value.type == "rate_limit_error"
