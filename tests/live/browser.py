@@ -165,7 +165,7 @@ async def console_of(
     for request in console.requests:
         if request.url.startswith(("blob:", "data:")):
             continue
-        pictures = {urlsplit(s3).netloc} if request.resource_type == "image" else set()
+        pictures = {urlsplit(s3).netloc} if request.resource_type in {"image", "media"} else set()
         assert urlsplit(request.url).netloc in {urlsplit(url).netloc} | pictures, request.url
 
 
