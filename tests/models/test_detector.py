@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable
-from importlib import util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +21,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from functions._kit.capabilities import check_served
 from gateway.adapters.inference import TritonInference
+from tests.models.scripts import script
 
 ROOT = Path(__file__).parents[2]
 NAME = "nanodet-g-416"
@@ -40,19 +38,6 @@ EXPECTED = {
     "chelsea": ("cat", (0, 0, 392, 300)),
     "coffee": ("cup", (172, 18, 240, 266)),
 }
-
-
-def script(path: str) -> ModuleType:
-    """A script as a module; scripts are run by path and no package holds them."""
-    name = f"script_{Path(path).stem}"
-    spec = util.spec_from_file_location(name, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 BUILD = script("scripts/build_models.py")
 CONVERTER = script("scripts/models/nanodet_to_onnx.py")

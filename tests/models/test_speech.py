@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 import time
 import wave
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,6 +26,7 @@ from functions._kit.ports import ServedModel
 from functions.audio._cutter import Cutter
 from gateway.adapters.inference import TritonInference
 from gateway.ort_format import read_weights
+from tests.models.scripts import script
 
 ROOT = Path(__file__).parents[2]
 NAME = "moonshine-tiny-en"
@@ -50,19 +48,6 @@ TWO_CITIES = """
 Samples = NDArray[np.int16]
 # Two engines, or one engine with other rows in the batch, add in different orders.
 LOGARITHM_TOLERANCE = 1e-3
-
-
-def script(path: str) -> ModuleType:
-    """A script or a part of a backend as a module; no package holds them."""
-    name = f"script_{Path(path).stem}"
-    spec = util.spec_from_file_location(name, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 BUILD = script("scripts/build_models.py")
 CONVERTER = script("scripts/models/moonshine_to_onnx.py")
