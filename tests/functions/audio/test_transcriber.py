@@ -146,7 +146,8 @@ async def test_windows_carry_the_samples_before_them_across_blocks(tmp_path: Pat
     windows = np.concatenate(ears.windows)
     padded = np.zeros(CONTEXT + len(windows) * WINDOW, np.float32)
     padded[CONTEXT : CONTEXT + len(samples)] = samples / np.float32(32768)
-    for at in (0, 1, 959, 960, 961, 1919, 1920, 1921):
+    block = BLOCK // WINDOW
+    for at in (0, 1, block - 1, block, block + 1, 2 * block - 1, 2 * block, 2 * block + 1):
         expected = padded[at * WINDOW : at * WINDOW + CONTEXT + WINDOW]
         np.testing.assert_array_equal(windows[at], expected)
     assert len(windows) == -(-len(samples) // WINDOW)
