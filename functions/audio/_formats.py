@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ from functions.audio.contracts import Segment, Transcript
 
 SRT_TYPE = "application/x-subrip; charset=utf-8"
 VTT_TYPE = "text/vtt; charset=utf-8"
+
+_SENTENCE_END = re.compile(r"(?<=[.!?\u2026])\s+")
 
 LANGUAGES = {
     "ar": "arabic", "de": "german", "en": "english", "es": "spanish", "fr": "french",
@@ -59,7 +62,7 @@ def verbose(transcript: Transcript) -> VerboseTranscription:
 
 
 def srt(transcript: Transcript) -> str:
-    """The transcript as SubRip subtitles; segments without words are left out."""
+    """The transcript as SubRip subtitles, a sentence each; what has no words is left out."""
     cues = []
     for number, (start, end, text) in enumerate(_cues(transcript), 1):
         # SubRip has no way to escape an arrow; Whisper writes it so, too
@@ -69,7 +72,7 @@ def srt(transcript: Transcript) -> str:
 
 
 def vtt(transcript: Transcript) -> str:
-    """The transcript as WebVTT subtitles; segments without words are left out."""
+    """The transcript as WebVTT subtitles, a sentence each; what has no words is left out."""
     cues = ["WEBVTT\n"]
     for start, end, text in _cues(transcript):
         words = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -99,11 +102,21 @@ def _verbose(number: int, segment: Segment) -> VerboseSegment:
 
 
 def _cues(transcript: Transcript) -> Iterator[tuple[int, int, str]]:
-    """Start and end in milliseconds, and text on one line: an empty line would end the cue."""
+    """Start and end in milliseconds, and a sentence: on one line, for an empty one ends the cue.
+
+    The model tells no times within a segment, so its sentences share them by their letters.
+    """
     for segment in transcript.segments:
-        if text := " ".join(segment.text.split()):
-            start = round(segment.start * 1000)
-            yield start, max(start + 1, round(segment.end * 1000)), text
+        text = " ".join(segment.text.split())
+        sentences = _SENTENCE_END.split(text) if text else []
+        letters = sum(map(len, sentences))
+        spoken = 0
+        for sentence in sentences:
+            start = segment.start + (segment.end - segment.start) * spoken / letters
+            spoken += len(sentence)
+            end = segment.start + (segment.end - segment.start) * spoken / letters
+            first = round(start * 1000)
+            yield first, max(first + 1, round(end * 1000)), sentence
 
 
 def _time(milliseconds: int, point: str) -> str:

@@ -80,6 +80,17 @@ def test_times_are_written_as_each_format_wants_them_and_go_on_after_an_hour() -
     assert vtt_cues(vtt(said)) == dotted
 
 
+def test_each_sentence_is_a_cue_and_they_share_their_segments_time() -> None:
+    said = transcript((10, 20, "Two words. Is it so? Yes!"), (21, 22, "etc. and so on"))
+    assert srt_cues(srt(said)) == [
+        ("00:00:10,000", "00:00:14,348", "Two words."),
+        ("00:00:14,348", "00:00:18,261", "Is it so?"),
+        ("00:00:18,261", "00:00:20,000", "Yes!"),
+        ("00:00:21,000", "00:00:21,308", "etc."),
+        ("00:00:21,308", "00:00:22,000", "and so on"),
+    ]
+
+
 def test_text_that_looks_like_markup_stays_text() -> None:
     said = transcript((0, 1, TRICKY), (1, 2, "two\n\nparagraphs\r\nand a tab\t."))
     line = "two paragraphs and a tab ."
