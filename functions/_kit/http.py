@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import multipart
 from litestar import Request
 from litestar.di import NamedDependency
-from litestar.params import SkipValidation
+from litestar.params import HeaderParameter, SkipValidation
 
 from functions._kit.errors import NotFound, RequestError, TooLarge, Unprocessable
 
@@ -22,6 +22,11 @@ T = TypeVar("T")
 
 Port: TypeAlias = NamedDependency[SkipValidation[T]]
 """A parameter that the gateway fills by its name: `stream: Port[Stream]`."""
+
+IdempotencyKey: TypeAlias = Annotated[
+    str | None, HeaderParameter(name="Idempotency-Key", min_length=1, max_length=255)
+]
+"""A parameter of functions that begin tasks; its default is None."""
 
 HttpRequest: TypeAlias = Request[Any, Any, Any]
 

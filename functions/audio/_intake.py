@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
+from litestar.di import Provide
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIType, Schema
 from msgspec import Meta
 
 from functions._kit.callbacks import check_callback
 from functions._kit.errors import RequestError, Unprocessable, UnsupportedMedia
-from functions._kit.http import HttpRequest, Received, receive
+from functions._kit.http import HttpRequest, Port, Received, receive
 from functions._kit.in_flight import InFlight
 from functions._kit.messages import Request
 from functions._kit.ports import (
@@ -73,6 +74,30 @@ class Ports:
     stream: Stream
     store: TaskStore
     limits: Limits
+    scratch: Path
+
+
+def recording_ports(
+    converter: Port[AudioConverter],
+    objects: Port[Objects],
+    in_flight: Port[InFlight],
+    inference: Port[Inference],
+    values: Port[KeyValue],
+    figures: Port[Figures],
+    stream: Port[Stream],
+    store: Port[TaskStore],
+    limits: Port[Limits],
+    scratch: Port[Path],
+) -> Ports:
+    """The dependency `ports` of handlers that take recordings: see `RECORDING`."""
+    return Ports(
+        converter=converter, objects=objects, in_flight=in_flight, inference=inference,
+        values=values, figures=figures, stream=stream, store=store, limits=limits, scratch=scratch,
+    )  # fmt: skip
+
+
+RECORDING = {"ports": Provide(recording_ports, sync_to_thread=False)}
+"""For `dependencies` of a handler: gives it all of these as `ports: Port[Ports]`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,30 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import Response, post
 from litestar.openapi import ResponseSpec
-from litestar.params import HeaderParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from functions._kit.http import HttpRequest, Port, Principal, while_connected
-from functions._kit.in_flight import InFlight
+from functions._kit.http import HttpRequest, IdempotencyKey, Port, Principal, while_connected
 from functions._kit.messages import new_id
 from functions._kit.policy import HttpPolicy
-from functions._kit.ports import (
-    AudioConverter,
-    Figures,
-    Inference,
-    KeyValue,
-    Limits,
-    Objects,
-    Stream,
-    TaskStore,
-)
 from functions.audio._formats import VerboseTranscription
-from functions.audio._intake import TEXT, Ports, hear, receive_form
+from functions.audio._intake import RECORDING, TEXT, Ports, hear, receive_form
 from functions.audio._openai import (
     BODY,
     FORMATS,
@@ -55,6 +43,7 @@ from functions.tasks.contracts import TaskAccepted
         ),
         202: ResponseSpec(TaskAccepted, description="`async`: it became a task"),
     },
+    dependencies=RECORDING,
     opt={
         # without end: a long recording is waited for as long as its sender waits
         "policy": HttpPolicy(scope="audio:write", concurrency=256, busy_status=429, timeout_s=None),
@@ -65,19 +54,8 @@ from functions.tasks.contracts import TaskAccepted
 async def transcriptions(
     request: HttpRequest,
     principal: Port[Principal],
-    converter: Port[AudioConverter],
-    inference: Port[Inference],
-    values: Port[KeyValue],
-    objects: Port[Objects],
-    stream: Port[Stream],
-    store: Port[TaskStore],
-    in_flight: Port[InFlight],
-    figures: Port[Figures],
-    limits: Port[Limits],
-    scratch: Port[Path],
-    idempotency_key: Annotated[
-        str | None, HeaderParameter(name="Idempotency-Key", min_length=1, max_length=255)
-    ] = None,
+    ports: Port[Ports],
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[Any]:
     """A form as OpenAI defines it. Recordings of any length are answered when they are done.
 
@@ -87,16 +65,12 @@ async def transcriptions(
     segment by segment, once all is heard. What is not OpenAI's: `async=true` answers 202 with a
     task (and takes `priority`, `callback_url` and the header Idempotency-Key).
     """
-    ports = Ports(
-        converter=converter, objects=objects, in_flight=in_flight, inference=inference,
-        values=values, figures=figures, stream=stream, store=store, limits=limits,
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with tempfile.TemporaryDirectory(dir=ports.scratch) as folder:
         recording, form = await receive_form(
-            request, Path(folder), TranscriptionForm, limits, file_field="file"
+            request, Path(folder), TranscriptionForm, ports.limits, file_field="file"
         )
         check_output(form)
-        await check_model(form, inference, values)
+        await check_model(form, ports.inference, ports.values)
         heard = await while_connected(
             request, hear(recording, form, ports, file_field="file", stored=False)
         )

@@ -11,28 +11,19 @@ from typing import Annotated, Any
 from litestar import Response, post
 from litestar.openapi import ResponseSpec
 from litestar.openapi.spec import OpenAPIType, Schema
-from litestar.params import HeaderParameter
 from msgspec import Meta
 
-from functions._kit.http import HttpRequest, Port, Principal, while_connected
-from functions._kit.in_flight import InFlight
+from functions._kit.http import HttpRequest, IdempotencyKey, Port, Principal, while_connected
 from functions._kit.messages import Answer
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import (
-    AudioConverter,
-    Figures,
-    Inference,
-    KeyValue,
     LanguageModel,
-    Limits,
-    Objects,
-    Stream,
-    TaskStore,
 )
 from functions.audio._converted import url_of
 from functions.audio._intake import (
     BYTES,
     FORM_FIELDS,
+    RECORDING,
     TEXT,
     Ports,
     RecordingForm,
@@ -87,6 +78,7 @@ class Translated(Answer, frozen=True, kw_only=True, omit_defaults=True):
         200: ResponseSpec(Translated, description="What was said"),
         202: ResponseSpec(TaskAccepted, description="Over 60 s, or `async`: it became a task"),
     },
+    dependencies=RECORDING,
     opt={
         "policy": HttpPolicy(
             scope="audio:write", concurrency=AT_ONCE, busy_status=429, timeout_s=3600.0
@@ -103,30 +95,15 @@ class Translated(Answer, frozen=True, kw_only=True, omit_defaults=True):
 async def translate(
     request: HttpRequest,
     principal: Port[Principal],
-    converter: Port[AudioConverter],
+    ports: Port[Ports],
     language_model: Port[LanguageModel],
-    inference: Port[Inference],
-    values: Port[KeyValue],
-    objects: Port[Objects],
-    stream: Port[Stream],
-    store: Port[TaskStore],
-    in_flight: Port[InFlight],
-    figures: Port[Figures],
-    limits: Port[Limits],
-    scratch: Port[Path],
-    idempotency_key: Annotated[
-        str | None, HeaderParameter(name="Idempotency-Key", min_length=1, max_length=255)
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[Any]:
     """Up to 60 s are answered at once; longer recordings, and `async=true`, become a task: 202.
 
     `user_prompt` is put to the language model with the transcription. Where that gives no answer
     within 20 s, `translation_error` says why, and the rest is as it is without a prompt.
     """
-    ports = Ports(
-        converter=converter, objects=objects, in_flight=in_flight, inference=inference,
-        values=values, figures=figures, stream=stream, store=store, limits=limits,
-    )  # fmt: skip
 
     async def answer_at_once() -> Translated | None:
         heard = await hear(recording, form, ports, file_field=FILE, stored=True)
@@ -140,14 +117,16 @@ async def translate(
             duration=heard.transcript.duration,
             language=heard.transcript.language,
             processing_time=round(time.monotonic() - began, 3),
-            audio=AudioLink(url=await url_of(heard.converted, objects=objects, limits=limits)),
+            audio=AudioLink(
+                url=await url_of(heard.converted, objects=ports.objects, limits=ports.limits)
+            ),
             translation=translation,
             translation_error=problem,
         )
 
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with tempfile.TemporaryDirectory(dir=ports.scratch) as folder:
         recording, form = await receive_form(
-            request, Path(folder), TranslateForm, limits, file_field=FILE
+            request, Path(folder), TranslateForm, ports.limits, file_field=FILE
         )
         began = time.monotonic()
         answer = await while_connected(request, answer_at_once())

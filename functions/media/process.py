@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import Response, post
-from litestar.params import HeaderParameter, JSONBody
+from litestar.params import JSONBody
 from msgspec import Meta, field
 
 from functions._kit.callbacks import check_callback
 from functions._kit.errors import NotFound, Unavailable, Unprocessable
-from functions._kit.http import Port, Principal
+from functions._kit.http import IdempotencyKey, Port, Principal
 from functions._kit.keys import object_key
 from functions._kit.messages import Request
 from functions._kit.policy import HttpPolicy
@@ -75,9 +75,7 @@ async def process(
     inference: Port[Inference],
     store: Port[TaskStore],
     limits: Port[Limits],
-    idempotency_key: Annotated[
-        str | None, HeaderParameter(name="Idempotency-Key", min_length=1, max_length=255)
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[TaskAccepted]:
     """Take the task durably, then answer 202 with where its status is."""
     key = object_key(data.file_path, "file_path")
