@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
-import msgspec
-
 from functions._kit.consume import Tick, consume
-from functions._kit.messages import NO_JSON
+from functions._kit.left_behind import STEP, messages_in_letters, waiting_since
 from functions._kit.policy import Policy
 from functions._kit.ports import AlertStore, DeadLetters, ObjectInfo, Objects, Stream
 from functions.alerts.contracts import FRAME_PREFIX, KEEP_SUBJECT, Alert, Frame, KeepJob, image_key
@@ -17,7 +15,6 @@ KEEP_AFTER = timedelta(minutes=5)
 """By then the ordinary way has used up its tries."""
 REMOVE_AFTER = timedelta(hours=1)
 """No frame that came later is looked at: its message may be on its way."""
-STEP = 500
 
 
 @consume("jobs.alerts.sweep", policy=Policy(every_s=600.0, timeout_s=1800.0, attempts=3))
@@ -55,19 +52,14 @@ async def _left_behind(
     dead_letters: DeadLetters,
 ) -> AsyncIterator[list[str]]:
     before = tick.at - REMOVE_AFTER
-    if await _since(KEEP_SUBJECT, stream, tick.at) < tick.at - KEEP_AFTER:
+    if await waiting_since(KEEP_SUBJECT, stream, tick.at) < tick.at - KEEP_AFTER:
         return  # keeping is behind, and may name frames that no row names yet
-    before = min(before, await _since("frames.>", stream, tick.at) - REMOVE_AFTER)
-    kept = await _in_letters(dead_letters)
+    before = min(before, await waiting_since("frames.>", stream, tick.at) - REMOVE_AFTER)
+    letters = messages_in_letters(dead_letters, "alerts.detect", Frame)
+    kept = {frame.key.removeprefix("/") async for frame in letters}
     async for some in _steps(objects.list(FRAME_PREFIX), before):
         needed = await alert_store.waiting_for(some)
         yield [key for key in some if key not in needed and key not in kept]
-
-
-async def _since(subject: str, stream: Stream, now: datetime) -> datetime:
-    """Since when a message has waited; `now` where none does."""
-    oldest = await stream.oldest(subject)
-    return now if oldest is None or oldest.stored_at is None else oldest.stored_at
 
 
 async def _steps(found: AsyncIterator[ObjectInfo], before: datetime) -> AsyncIterator[list[str]]:
@@ -81,18 +73,3 @@ async def _steps(found: AsyncIterator[ObjectInfo], before: datetime) -> AsyncIte
             keys = []
     if keys:
         yield keys
-
-
-async def _in_letters(dead_letters: DeadLetters) -> frozenset[str]:
-    """The frames that somebody may yet send again."""
-    keys: set[str] = set()
-    before: int | None = None
-    while letters := await dead_letters.page(function="alerts.detect", before=before, limit=STEP):
-        for letter in letters:
-            try:
-                frame = msgspec.json.decode(letter.content.payload, type=Frame)
-                keys.add(frame.key.removeprefix("/"))
-            except NO_JSON:
-                continue  # it names no frame
-        before = letters[-1].number
-    return frozenset(keys)

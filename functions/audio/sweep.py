@@ -6,10 +6,8 @@ import uuid
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 
-import msgspec
-
 from functions._kit.consume import Tick, consume
-from functions._kit.messages import NO_JSON
+from functions._kit.left_behind import STEP, messages_in_letters, waiting_since
 from functions._kit.policy import Policy
 from functions._kit.ports import DeadLetters, Limits, ObjectInfo, Objects, Stream, TaskStore
 from functions.audio.contracts import (
@@ -21,7 +19,6 @@ from functions.audio.contracts import (
 
 REMOVE_AFTER = timedelta(hours=1)
 """No recording that came later is looked at: its task may be on its way."""
-STEP = 500
 JOBS = f"jobs.{TRANSCRIBE.function}.>"
 
 
@@ -66,9 +63,8 @@ async def _left_behind(
     dead_letters: DeadLetters,
 ) -> AsyncIterator[str]:
     """Recordings whose task has ended, or that never became one."""
-    oldest = await stream.oldest(JOBS)
-    waiting_since = at if oldest is None or oldest.stored_at is None else oldest.stored_at
-    before = min(at, waiting_since) - REMOVE_AFTER  # a job that waits may not have a row yet
+    # a job that waits may not have a row yet
+    before = min(at, await waiting_since(JOBS, stream, at)) - REMOVE_AFTER
     kept: frozenset[str] | None = None
     async for info in objects.list(INCOMING_PREFIX):
         if info.modified_at is None or info.modified_at >= before:
@@ -89,16 +85,5 @@ async def _is_over(task_id: str, store: TaskStore) -> bool:
 
 async def _in_letters(dead_letters: DeadLetters) -> frozenset[str]:
     """The recordings that somebody may yet send again."""
-    keys: set[str] = set()
-    before: int | None = None
-    while letters := await dead_letters.page(
-        function=TRANSCRIBE.function, before=before, limit=STEP
-    ):
-        for letter in letters:
-            try:
-                job = msgspec.json.decode(letter.content.payload, type=AudioJob)
-                keys.add(job.source_key.removeprefix("/"))
-            except NO_JSON:
-                continue  # it names no recording
-        before = letters[-1].number
-    return frozenset(keys)
+    jobs = messages_in_letters(dead_letters, TRANSCRIBE.function, AudioJob)
+    return frozenset([job.source_key.removeprefix("/") async for job in jobs])
