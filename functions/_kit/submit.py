@@ -97,17 +97,31 @@ def new_task(
     )
 
 
+async def publish_cancel(
+    stream: Stream, task: Task, *, progress: float = 0.0, attempts: int = 0
+) -> tuple[TaskEvent, bool]:
+    """Publish that `task` is cancelled; the event, and whether it is the task's first final one."""
+    event = TaskEvent(
+        event_id=final_id(task.task_id),
+        task=task,
+        status=Status.CANCELLED,
+        at=now(),
+        progress=progress,
+        attempts=attempts,
+    )
+    receipt = await stream.publish(event_subject(task.task_id), event, message_id=event.event_id)
+    return event, not receipt.duplicate
+
+
 async def call_off(stream: Stream, store: TaskStore, task: Task) -> None:
     """Cancel a task that nobody waits for any more; one that is over stays as it is.
 
     Raises nothing: where the queue is away, the task goes on, and that is logged.
     """
-    event = TaskEvent(event_id=final_id(task.task_id), task=task, status=Status.CANCELLED, at=now())
     try:
         async with asyncio.timeout(CALL_OFF_S):
-            subject = event_subject(task.task_id)
-            receipt = await stream.publish(subject, event, message_id=event.event_id)
-            if not receipt.duplicate:
+            event, first = await publish_cancel(stream, task)
+            if first:
                 await store.record([event])
     except (Unavailable, TimeoutError) as error:
         log.warning("task %s goes on, though nobody waits for it: %s", task.task_id, error)

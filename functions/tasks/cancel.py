@@ -8,9 +8,9 @@ from litestar.params import FromPath
 
 from functions._kit.errors import Conflict, NotFound
 from functions._kit.http import Port, Principal
-from functions._kit.messages import now
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Stream, TaskStore
+from functions._kit.submit import publish_cancel
 from functions.tasks._view import TaskView, own_task, view
 from functions.tasks.contracts import (
     STATUS_PATH,
@@ -19,7 +19,6 @@ from functions.tasks.contracts import (
     TaskEvent,
     TaskRow,
     event_subject,
-    final_id,
 )
 
 _decode = msgspec.json.Decoder(TaskEvent).decode
@@ -49,28 +48,21 @@ async def cancel(
         return view(row, row.result)
     if row.status.final:
         raise _finished(row)
-    event = TaskEvent(
-        event_id=final_id(row.task.task_id),
-        task=row.task,
-        status=Status.CANCELLED,
-        at=now(),
-        progress=row.progress,
-        attempts=row.attempts,
+    event, first = await publish_cancel(
+        stream, row.task, progress=row.progress, attempts=row.attempts
     )
-    subject = event_subject(row.task.task_id)
-    receipt = await stream.publish(subject, event, message_id=event.event_id)
-    if receipt.duplicate:
-        event = await _earlier_cancel(stream, subject, row)
+    if not first:
+        event = await _earlier_cancel(stream, row)
     await store.record([event])
     return view(await own_task(store, principal, bare), None)
 
 
-async def _earlier_cancel(stream: Stream, subject: str, row: TaskRow) -> TaskEvent:
+async def _earlier_cancel(stream: Stream, row: TaskRow) -> TaskEvent:
     """The final event that the stream kept, if it is a cancel too.
 
     Another request's, or this one's when it came before and the table was away.
     """
-    last = await stream.last(subject)
+    last = await stream.last(event_subject(row.task.task_id))
     kept = _decode(last.data) if last is not None else None
     if kept is None or kept.status is not Status.CANCELLED:
         raise _finished(row)
