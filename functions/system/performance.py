@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TypedDict
 
 from litestar import get
+from msgspec.structs import asdict
 
 from functions._kit.errors import Unavailable
 from functions._kit.http import Port
@@ -83,7 +83,7 @@ class Performance(ConcurrentStatus, frozen=True, kw_only=True):
 )
 async def concurrent_status(figures: Port[Figures]) -> ConcurrentStatus:
     """The sums over all processes: this one's as they are, others' a second old at most."""
-    return ConcurrentStatus(**_sums(figures.all()))
+    return _status(figures.all())
 
 
 @get("/api/v1/performance", summary="Figures of sound", opt={"policy": _POLICY})
@@ -95,7 +95,7 @@ async def performance(figures: Port[Figures], language_model: Port[LanguageModel
     except Unavailable:
         usage = None
     return Performance(
-        **_sums(found),
+        **asdict(_status(found)),
         failed_conversions=sum(f.conversions.failed for f in found),
         transcriptions=_transcriptions(found),
         language_model=usage,
@@ -104,23 +104,12 @@ async def performance(figures: Port[Figures], language_model: Port[LanguageModel
     )
 
 
-class _Sums(TypedDict):
-    active_conversions: int
-    max_concurrent: int
-    utilization_percent: float
-    total_conversions: int
-    average_processing_time: float
-    queue_length: int
-    cpu_percent: float
-    memory_usage: int
-
-
-def _sums(found: list[ProcessFigures]) -> _Sums:
+def _status(found: list[ProcessFigures]) -> ConcurrentStatus:
     conversions = [f.conversions for f in found]
     active = sum(c.active for c in conversions)
     at_most = sum(c.max_concurrent for c in conversions)
     completed = sum(c.completed for c in conversions)
-    return _Sums(
+    return ConcurrentStatus(
         active_conversions=active,
         max_concurrent=at_most,
         utilization_percent=round(100 * _mean(active, at_most), 1),
