@@ -36,9 +36,10 @@ from functions._kit.fakes import (
 from functions._kit.in_flight import InFlight
 from functions._kit.messages import new_id, now
 from functions._kit.ports import Client, Limits, Probes, ServedModel, TensorSpec
+from functions._kit.secrets import hash_secret
 from functions.tasks.contracts import Status, Task, TaskEvent, event_subject, final_id
 from gateway.asgi import create_app
-from gateway.auth import Authenticator, Tokens
+from gateway.auth import Authenticator, Tokens, api_key_lookup
 from gateway.registry import discover
 
 DETECTOR = CONTRACTS["detect"].model
@@ -194,6 +195,18 @@ class World:
         client = Client(client_id=client_id, secret_hash="-", scopes=frozenset(scopes))
         await self.clients.add(client)
         return await self.http(Authorization=f"Bearer {self.tokens.issue(client)}")
+
+    async def add_key(self, client_id: str, key: str, *scopes: str) -> None:
+        """A client with an API key."""
+        await self.clients.add(
+            Client(
+                client_id=client_id,
+                secret_hash="-",
+                scopes=frozenset(scopes),
+                api_key_lookup=api_key_lookup(self.tokens._secret, key),
+                api_key_hash=hash_secret(key),
+            )
+        )
 
     async def add_task(
         self, client_id: str = "alice", *, callback_url: str | None = None, workflow: str = ""

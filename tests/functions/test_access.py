@@ -17,9 +17,7 @@ from litestar.handlers import HTTPRouteHandler
 from functions._kit.messages import new_id
 from functions._kit.policy import SCOPES, HttpPolicy
 from functions._kit.ports import Client
-from functions._kit.secrets import hash_secret
 from gateway import auth
-from gateway.auth import api_key_lookup
 from gateway.registry import discover
 
 if TYPE_CHECKING:
@@ -163,15 +161,7 @@ async def test_an_api_key_gets_in_and_a_wrong_one_does_not(
     world: World, assert_problem: AssertProblem
 ) -> None:
     key = "an api key"
-    await world.clients.add(
-        Client(
-            client_id="alice",
-            secret_hash="-",
-            scopes=frozenset({"media:read"}),
-            api_key_lookup=api_key_lookup(world.tokens._secret, key),
-            api_key_hash=hash_secret(key),
-        )
-    )
+    await world.add_key("alice", key, "media:read")
     caller = await world.http()
     path = "/api/v1/media/processingTasks"
     assert (await caller.get(path, headers={"X-API-Key": key})).status_code == 200
@@ -184,15 +174,7 @@ async def test_an_api_key_gets_in_and_a_wrong_one_does_not(
 async def test_a_burst_with_one_key_looks_it_up_once(world: World) -> None:
     """A look-up costs some 30 ms of a core, and fifty of them would hold up everybody."""
     key, looked_up = "the key of fifty requests", 0
-    await world.clients.add(
-        Client(
-            client_id="many",
-            scopes=frozenset({"media:read"}),
-            secret_hash="-",
-            api_key_lookup=api_key_lookup(world.tokens._secret, key),
-            api_key_hash=hash_secret(key),
-        )
-    )
+    await world.add_key("many", key, "media:read")
     find = world.clients.find_by_key
 
     async def counted(lookup: bytes) -> Client | None:
@@ -211,15 +193,7 @@ async def test_a_burst_with_one_key_looks_it_up_once(world: World) -> None:
 async def test_an_api_key_gets_in_as_a_bearer_token_whatever_it_looks_like(
     world: World, assert_problem: AssertProblem, key: str
 ) -> None:
-    await world.clients.add(
-        Client(
-            client_id="alice",
-            secret_hash="-",
-            scopes=frozenset({"media:read"}),
-            api_key_lookup=api_key_lookup(world.tokens._secret, key),
-            api_key_hash=hash_secret(key),
-        )
-    )
+    await world.add_key("alice", key, "media:read")
     caller = await world.http()
     path = "/api/v1/media/processingTasks"
     answer = await caller.get(path, headers={"Authorization": f"Bearer {key}"})

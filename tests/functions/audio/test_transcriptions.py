@@ -15,11 +15,8 @@ import pytest_asyncio
 
 from functions._kit.fakes import FakeAudioConverter
 from functions._kit.messages import new_id
-from functions._kit.ports import Client
-from functions._kit.secrets import hash_secret
 from functions.audio.contracts import Segment, Transcript, incoming_key, transcript_key
 from functions.tasks.contracts import Status, Task, TaskError
-from gateway.auth import api_key_lookup
 from tests.functions.audio.recordings import LONG, SHORT, Leaver, files_in, task_of, wav, works
 
 if TYPE_CHECKING:
@@ -46,15 +43,7 @@ async def _nothing_left_in_scratch(world: World, tmp_path: Path) -> AsyncIterato
 @pytest_asyncio.fixture
 async def client(world: World) -> AsyncIterator[openai.AsyncOpenAI]:
     """OpenAI's own client, with nothing changed but the address and the key."""
-    await world.clients.add(
-        Client(
-            client_id="alice",
-            secret_hash="-",
-            scopes=frozenset({"audio:write"}),
-            api_key_lookup=api_key_lookup(world.tokens._secret, KEY),
-            api_key_hash=hash_secret(KEY),
-        )
-    )
+    await world.add_key("alice", KEY, "audio:write")
     http = httpx.AsyncClient(transport=httpx.ASGITransport(world.app))  # type: ignore[arg-type]
     async with a_client(http, KEY) as found:
         yield found
