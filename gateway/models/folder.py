@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from functions._kit.errors import Conflict, NotFound, Unavailable
@@ -49,19 +51,16 @@ class FolderFiles:
         return sorted(path for path in found if not path.startswith(f"{PARTIAL}/"))
 
     def _write(self, target: Path, content: bytes) -> None:
-        partial = self._beside(target)
-        try:
+        with self._aside() as aside:
+            partial = aside / target.name
             partial.write_bytes(content)
             _flush(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.replace(target)
             _flush(target.parent)
-        finally:
-            self._clear(partial)
 
     def _put(self, target: Path, content: Content) -> None:
-        partial = self._beside(target)
-        try:
+        with self._aside() as partial:
             for path, source in content.items():
                 file = partial / path
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,29 +76,28 @@ class FolderFiles:
             except OSError as error:
                 raise Conflict("folder_exists", f"There is a folder {target} already.") from error
             _flush(target.parent)
-        finally:
-            self._clear(partial)
 
     def _remove(self, target: Path) -> None:
-        trash = self._beside(target)
-        try:
-            target.rename(trash)
-        except FileNotFoundError:
-            return
-        finally:
-            self._clear(trash)
+        with self._aside() as aside, contextlib.suppress(FileNotFoundError):
+            target.rename(aside / target.name)
 
-    def _beside(self, target: Path) -> Path:
-        """Another name on the same file system, in a folder that nobody lists."""
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """An empty folder on the same file system, gone at the end with all that is in it then.
+
+        It lies in ROOT/.partial, which is there only meanwhile, for Triton would list it.
+        """
         hidden = self._root / PARTIAL
-        hidden.mkdir(parents=True, exist_ok=True)
-        return hidden / f"{target.name}.{uuid.uuid4().hex}"
-
-    def _clear(self, partial: Path) -> None:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        aside = hidden / uuid.uuid4().hex
+        while not aside.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # another one has just removed it
+                aside.mkdir(parents=True)
+        try:
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another one is at work there
+                hidden.rmdir()
 
 
 def _flush(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,16 @@ async def test_notes_alone_are_no_version(repository: ModelRepository, files: Fi
     """As in a checkout whose models are not built."""
     await files.put("mine", {"1/golden.npz": b"answers", "config.pbtxt": CONFIG.encode()})
     assert await repository.versions("mine") == []
+
+
+async def test_nothing_stays_beside_the_models(tmp_path: Path) -> None:
+    """Triton lists every folder as a model."""
+    files = FolderFiles(tmp_path)
+    await asyncio.gather(*(files.write(f"mine/{number}/a", b"") for number in range(30)))
+    await files.put("yours/1", {"a": b""})
+    await files.remove("mine")
+    await files.remove("absent")
+    assert [path.name for path in tmp_path.iterdir()] == ["yours"]
 
 
 async def test_two_who_add_at_once_do_not_mix(files: Files) -> None:
