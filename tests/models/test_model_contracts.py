@@ -153,7 +153,7 @@ def test_the_command_checks_a_served_model(
     assert (done.exit_code, done.output) == (0, "nanodet-g-416 is as detect demands\n")
     other = CliRunner().invoke(main, ["models", "check", "realesr-animevideov3-x2"])
     assert other.exit_code == 1
-    assert "`capability` of its config.pbtxt is missing" in other.output
+    assert "`capability` of its config.pbtxt is 'upscale'" in other.output
 
 
 def test_the_command_says_how_to_start_a_triton(
