@@ -333,6 +333,15 @@ async def test_notes_alone_are_no_version(repository: ModelRepository, files: Fi
     assert await repository.versions("mine") == []
 
 
+async def test_an_empty_repository_gets_a_file_and_no_other(
+    repository: ModelRepository, files: Files
+) -> None:
+    await repository.ensure()
+    await repository.ensure()
+    assert await files.paths() == ["removed.json"]
+    assert await repository.models() == []
+
+
 async def test_nothing_stays_beside_the_models(tmp_path: Path) -> None:
     """Triton lists every folder as a model."""
     files = FolderFiles(tmp_path)
