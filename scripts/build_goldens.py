@@ -19,6 +19,7 @@ import pyvips
 from numpy.typing import NDArray
 
 from gateway.models.golden import Golden, Tolerance, write_golden
+from gateway.models.probing import BF16, F32_IN_16_BITS, PROBABILITIES, ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = ROOT / "model_repository"
@@ -27,16 +28,6 @@ FRAME = ROOT / "tests" / "data" / "detection" / "coffee.jpg"
 RATE, WINDOW, CONTEXT = 16_000, 512, 64
 MADE = "ONNX Runtime, FP32"
 
-# Levels of 255 that bf16, with 8 bits of precision, may differ from FP32 by. With the inputs and
-# weights of each convolution rounded to bf16 these answers differ by at most 3 and on average by
-# 0.10 (animevideov3) to 0.29 (x4plus); OpenVINO on AVX-512 keeps all activations in bf16, and was
-# 0.75 on average from FP32 (48.7 dB) on a whole photo.
-BF16 = Tolerance(max_abs=12, mean_abs=1.2)
-# Of 65,535, for FP32 added in another order: a sixteenth and a hundredth of one of 255 levels.
-F32_IN_16_BITS = Tolerance(max_abs=64, mean_abs=3)
-# x, y, width, height in pixels, score, class: what two engines in FP32 differ by, as in the tests.
-ROWS = Tolerance(max_abs=[0.5, 0.5, 0.5, 0.5, 1e-3, 0])
-PROBABILITIES = Tolerance(max_abs=1e-3)
 LOGARITHM = Tolerance(max_abs=1e-2)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from gateway.cli.main import DATA, configured, run
+from gateway.cli.model_add import add
+from gateway.cli.model_remove import remove
 from gateway.settings import Settings
 
 SWITCHABLE = ("detect", "transcribe", "detect_speech")
 """The capabilities of `functions._kit.capabilities.CONTRACTS`."""
-FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.group()
@@ -19,54 +20,8 @@ def models() -> None:
     """The models that Triton serves."""
 
 
-@models.command()
-@click.argument("file", type=FILE)
-@click.option("--name", help="The model's name; the file's name unless given.")
-@click.option(
-    "--capability",
-    type=click.Choice(["upscale", "detect"]),
-    default="upscale",
-    show_default=True,
-    help="What the network does.",
-)
-@click.option("--labels", type=FILE, help="detect: the names of the classes, one a line.")
-@click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    default=0.2,
-    show_default=True,
-    help="detect: the least score of a detection.",
-)
-@click.option(
-    "--iou",
-    type=click.FloatRange(0, 1),
-    default=0.6,
-    show_default=True,
-    help="detect: the overlap from which on two boxes of a class are one.",
-)
-def add(
-    file: Path,
-    name: str | None,
-    capability: str,
-    labels: Path | None,
-    min_score: float,
-    iou: float,
-) -> None:
-    """Convert FILE (.pth, .safetensors, .onnx), check it, and add it to the model repository."""
-    settings = configured()
-    if capability == "detect":
-        from gateway.models.detector_import import add_detector
-
-        if labels is None:
-            raise click.UsageError("--capability detect needs --labels FILE, one name a line.")
-        limits = {"min_score": min_score, "iou": iou}
-        add_detector(file, Path(settings.model_repository), labels, name, **limits, say=click.echo)
-        return
-    from gateway.models.model_import import add_model
-
-    if labels is not None:
-        raise click.UsageError("--labels belongs to --capability detect.")
-    add_model(file, Path(settings.model_repository), name, say=click.echo)
+models.add_command(add)
+models.add_command(remove)
 
 
 @models.command()

@@ -22,7 +22,7 @@ from functions._kit.errors import Unprocessable
 from functions._kit.ports import ServedModel, TensorSpec
 from gateway.models.detector_graph import Graph, add_detections, detector_model
 from gateway.models.model_graph import FLOATS, OLDEST_OPSET, PREFIX, network_inputs
-from gateway.models.model_import import extra, free_name, load_onnx, write_model
+from gateway.models.model_import import checked_name, extra, load_onnx, write_model
 
 # From centre and size to left, top, right, bottom: boxes @ this.
 CORNERS = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]], np.float32)
@@ -71,7 +71,7 @@ class _Network:
 
 def add_detector(
     file: Path,
-    repository: Path,
+    folder: Path,
     labels: Path,
     name: str | None = None,
     *,
@@ -79,13 +79,13 @@ def add_detector(
     iou: float = 0.6,
     say: Callable[[str], None] = print,
 ) -> AddedDetector:
-    """Wrap `file` to the contract of `detect` and write REPOSITORY/NAME.
+    """Wrap `file` to the contract of `detect` and write FOLDER/NAME.
 
     The network takes planes of 0 to 1, RGB, N x 3 x H x W. Raises `Unprocessable`
     (`model_unsupported`, `model_contract`, `labels_invalid`, `export_missing`,
-    `model_name_invalid`) and `Conflict` (`model_exists`).
+    `model_name_invalid`).
     """
-    name = free_name(name or file.stem, repository)
+    name = checked_name(name or file.stem)
     names = read_labels(labels)
     if file.suffix != ".onnx":
         raise _unsupported(f"{file.name} is no .onnx: export the detector as ONNX first")
@@ -113,9 +113,9 @@ def add_detector(
         rows=MAX_DETECTIONS,
     )
     lines = "".join(f"{label}\n" for label in names)
-    folder = write_model(repository, name, model, config, parameters, labels=lines)
+    made = write_model(folder, name, model, config, parameters, labels=lines)
     return AddedDetector(
-        name, folder, network.layout, tuple(names), network.height, network.width, network.batch
+        name, made, network.layout, tuple(names), network.height, network.width, network.batch
     )
 
 

@@ -9,6 +9,7 @@ from gateway.models.files import PARTIAL
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a model may be called."""
+NAME_RULE = "letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
 CONFIG, CONFIGS = "config.pbtxt", "configs"
 RECORD, GOLDEN = "version.json", "golden.npz"
 NOTES = frozenset({RECORD, GOLDEN})

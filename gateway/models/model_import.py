@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import re
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from functions._kit.errors import Conflict, Unprocessable
+from functions._kit.errors import Unprocessable
+from gateway.models.layout import NAME, NAME_RULE
 from gateway.models.model_graph import picture_graph, serve_as_is
+from gateway.models.probing import probe_picture
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 OPSET = 17
 # A quarter of one of 255 levels: what an exact translation may differ by, in the range 0..1.
 LARGEST_DIFFERENCE = 0.25 / 255
@@ -61,20 +60,20 @@ class AddedModel:
 
 def add_model(
     file: Path,
-    repository: Path,
+    folder: Path,
     name: str | None = None,
     *,
     halo: int | None = None,
     max_tile_pixels: int | None = None,
     say: Callable[[str], None] = print,
 ) -> AddedModel:
-    """Convert `file` and write REPOSITORY/NAME (and NAME-16bit where the network computes floats).
+    """Convert `file` and write FOLDER/NAME (and NAME-16bit where the network computes floats).
 
     `halo` is measured and `max_tile_pixels` derived from it where they are not given.
     Raises `Unprocessable` (`model_unsupported`, `model_differs`, `export_missing`,
-    `model_name_invalid`) and `Conflict` (`model_exists`).
+    `model_name_invalid`).
     """
-    name = free_name(name or file.stem, repository)
+    name = checked_name(name or file.stem)
     difference: float | None = None
     architecture = "ONNX"
     if file.suffix == ".onnx":
@@ -91,24 +90,18 @@ def add_model(
     limit = max_tile_pixels or max(TILE_PIXELS, (6 * halo) ** 2)
     say(f"{name}: enlarges by {scale}, halo {halo}, tiles of up to {limit} pixels")
     folders = tuple(
-        _write(repository, name if bits == 8 else f"{name}-16bit", model, bits, scale, halo, limit)
+        _write(folder, name if bits == 8 else f"{name}-16bit", model, bits, scale, halo, limit)
         for bits, model in models.items()
     )
     return AddedModel(name, folders, scale, halo, architecture, difference)
 
 
-def free_name(name: str, repository: Path) -> str:
-    """The name, if it may be one and no model has it. Raises `Unprocessable` and `Conflict`."""
+def checked_name(name: str) -> str:
+    """The name, if a model may have it. Raises `Unprocessable` (`model_name_invalid`)."""
     if not NAME.fullmatch(name):
-        rule = "letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
-        raise Unprocessable("model_name_invalid", f"name: {name!r} is not {rule}.", field="name")
-    for taken in (name, f"{name}-16bit"):
-        if (repository / taken).exists():
-            raise Conflict(
-                "model_exists",
-                f"name: the repository has a model {taken!r}: remove it or give another --name.",
-                field="name",
-            )
+        raise Unprocessable(
+            "model_name_invalid", f"name: {name!r} is not {NAME_RULE}.", field="name"
+        )
     return name
 
 
@@ -149,7 +142,7 @@ def _scale(run: Callable[[NDArray[np.uint8]], NDArray[np.int64]]) -> int:
     """By how much the network enlarges, the same for every probe."""
     scales = set()
     for height, width in PROBES:
-        shape = run(_picture(height, width)).shape
+        shape = run(probe_picture(height, width)).shape
         scales.add((shape[0] / height, shape[1] / width, shape[2]))
     (first, *others) = scales
     if others or first[0] != first[1] or first[0] % 1 or first[0] < 1 or first[2] != 3:
@@ -161,21 +154,13 @@ def _scale(run: Callable[[NDArray[np.uint8]], NDArray[np.int64]]) -> int:
 def _measure_halo(run: Callable[[NDArray[np.uint8]], NDArray[np.int64]], scale: int) -> int:
     """The distance from a cut, in steps of 4, from which on no value differs by 2 levels of 255."""
     height, width = HALO_PROBE
-    image = _picture(height, width)
+    image = probe_picture(height, width)
     half = width // 2
     whole = run(image)[:, : half * scale]
     part = run(np.ascontiguousarray(image[:, :half]))
     wrong = np.flatnonzero((np.abs(whole - part) > 1).any(axis=(0, 2)))
     reach = half - int(wrong[0]) // scale if wrong.size else 0
     return max(8, -(-reach // 4) * 4)
-
-
-def _picture(height: int, width: int) -> NDArray[np.uint8]:
-    """Soft shapes with fine grain, RGB; the same each time."""
-    rows, columns = np.mgrid[0:height, 0:width]
-    waves = [np.sin(rows / (3 + k) + k) + np.cos(columns / (5 + 2 * k) - k) for k in range(3)]
-    grain = np.random.default_rng(0).normal(0, 6, (height, width, 3))
-    return np.clip(128 + 50 * np.stack(waves, -1) + grain, 0, 255).astype(np.uint8)
 
 
 def _from_checkpoint(file: Path) -> tuple[onnx.ModelProto, str, float]:
@@ -193,7 +178,7 @@ def _from_checkpoint(file: Path) -> tuple[onnx.ModelProto, str, float]:
     session = extra("onnxruntime").InferenceSession(exported.SerializeToString())
     difference = 0.0
     for height, width in PROBES:
-        planes = _picture(height, width).transpose(2, 0, 1)[None].astype(np.float32) / 255
+        planes = probe_picture(height, width).transpose(2, 0, 1)[None].astype(np.float32) / 255
         with torch.inference_mode():
             expected = module(torch.from_numpy(planes)).numpy()
         try:
@@ -237,7 +222,7 @@ def _export(torch: Any, module: Any, name: str) -> onnx.ModelProto:
 
 
 def _write(
-    repository: Path,
+    folder: Path,
     name: str,
     model: onnx.ModelProto,
     bits: int,
@@ -257,27 +242,26 @@ def _write(
     }
     kind = "TYPE_UINT8" if bits == 8 else "TYPE_FP32"
     config = CONFIG.format(name=name, kind=kind) + (WARM_UP if bits == 8 else "")
-    return write_model(repository, name, model, config, parameters)
+    return write_model(folder, name, model, config, parameters)
 
 
 def write_model(
-    repository: Path,
+    folder: Path,
     name: str,
     model: onnx.ModelProto,
     config: str,
     parameters: Mapping[str, object],
     **files: str,
 ) -> Path:
-    """REPOSITORY/NAME, whole or not at all: the model, its config, and text `files` by stem."""
-    partial = repository / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "1").mkdir(parents=True)
-    (partial / "1" / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    """Write FOLDER/NAME: the model, its config, and text `files` by stem. Return its path."""
+    made = folder / name
+    (made / "1").mkdir(parents=True)
+    (made / "1" / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     lines = [PARAMETER.format(key=key, value=value) for key, value in parameters.items()]
-    (partial / "config.pbtxt").write_text(config + "".join(lines), encoding="utf-8")
+    (made / "config.pbtxt").write_text(config + "".join(lines), encoding="utf-8")
     for stem, text in files.items():
-        (partial / f"{stem}.txt").write_text(text, encoding="utf-8")
-    return partial.rename(repository / name)
+        (made / f"{stem}.txt").write_text(text, encoding="utf-8")
+    return made
 
 
 def extra(module: str) -> Any:

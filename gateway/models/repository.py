@@ -18,6 +18,7 @@ from gateway.models.files import PARTIAL
 from gateway.models.layout import (
     CONFIG,
     NAME,
+    NAME_RULE,
     RECORD,
     REMOVED,
     is_config,
@@ -126,8 +127,8 @@ class ModelRepository(RepositoryReader):
     async def _content(self, model: str, source: Source) -> tuple[str, str, bool]:
         """The number and hash that the source would get, and whether the model is new."""
         if not NAME.fullmatch(model):
-            rule = "letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
-            raise Unprocessable("model_name_invalid", f"name: {model!r} is not {rule}.")
+            message = f"name: {model!r} is not {NAME_RULE}."
+            raise Unprocessable("model_name_invalid", message, field="name")
         paths = [path for path in await self._files.paths() if path.startswith(f"{model}/")]
         whole = {path: sha256(content) for path, content in source.served().items()}
         is_new = not is_model(model, paths)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from functions._kit.errors import Conflict, Unprocessable
+from functions._kit.errors import Unprocessable
 from gateway.cli.main import main
 from gateway.models.detector_graph import Graph, add_detections, detector_model
 from gateway.models.detector_import import add_detector
@@ -226,12 +226,6 @@ def test_a_network_whose_scores_are_no_scores_breaks_the_contract(
         add_detector(file, tmp_path, labels, say=quiet)
     assert caught.value.code == "model_contract"
     assert not (tmp_path / "a").exists()
-
-
-def test_a_name_that_is_taken_is_refused(tmp_path: Path, labels: Path) -> None:
-    (tmp_path / "a").mkdir()
-    with pytest.raises(Conflict):
-        add_detector(detector(tmp_path / "a.onnx", "YOLOv8"), tmp_path, labels, say=quiet)
 
 
 def test_a_hundred_of_more_are_kept_in_each_picture_of_a_batch(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def example() -> Golden:
             "text": np.array([[b"two words"]], object),
         },
         tolerances={
-            "upscaled": Tolerance(max_abs=4, mean_abs=1),
+            "upscaled": Tolerance(max_abs=4.0, mean_abs=1.0),
             "rows": Tolerance(max_abs=[0.5, 0.001]),
         },
         made="by hand",
