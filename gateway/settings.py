@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from gateway.models.place import place_of
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 PREFIX = "NEREID_"
 ALIASES = {
@@ -111,9 +113,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     drain_s: Annotated[float, Meta(ge=0)] = 20.0
     """How long a stopping worker finishes its jobs before it hands them back."""
 
-    model_repository: Path = CHECKOUT / "model_repository"
+    model_repository: str = str(CHECKOUT / "model_repository")
+    """A folder, s3://bucket/prefix on our S3, or s3://http://host:port/bucket/prefix."""
     triton_environment: Path = CHECKOUT / ".triton"
     """The Python environment that holds Triton, for the embedded server."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a model repository that cannot be one."""
+        try:
+            place_of(self.model_repository)
+        except ValueError as error:
+            raise ValueError(f"model_repository: {error}") from error
 
     @property
     def scratch_dir(self) -> Path:

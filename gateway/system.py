@@ -52,8 +52,8 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         settings=EmbeddedSettings(
             triton=TritonSettings(
                 environment=settings.triton_environment,
-                repository=settings.model_repository.absolute(),
-                models=tuple(m for m in FIRST_MODELS if (settings.model_repository / m).is_dir()),
+                repository=_folder(settings),
+                models=tuple(m for m in FIRST_MODELS if (_folder(settings) / m).is_dir()),
             )
         ),
         on_ready=report,
@@ -74,6 +74,10 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
             running.unlink(missing_ok=True)
 
 
+def _folder(settings: Settings) -> Path:
+    return Path(settings.model_repository).absolute()
+
+
 def _missing(settings: Settings) -> set[Name]:
     addresses: dict[Name, str | None] = {
         "nats": settings.nats_url,
@@ -88,7 +92,7 @@ def _check_models(settings: Settings) -> None:
     if settings.triton_url is not None:
         return
     for name in FIRST_MODELS:
-        folder = settings.model_repository / name
+        folder = _folder(settings) / name
         if folder.is_dir() and not any((folder / "1").glob("*.onnx")):
             raise StartError(
                 "triton",

@@ -55,18 +55,18 @@ def add(
     """Convert FILE (.pth, .safetensors, .onnx), check it, and add it to the model repository."""
     settings = configured()
     if capability == "detect":
-        from gateway.detector_import import add_detector
+        from gateway.models.detector_import import add_detector
 
         if labels is None:
             raise click.UsageError("--capability detect needs --labels FILE, one name a line.")
         limits = {"min_score": min_score, "iou": iou}
-        add_detector(file, settings.model_repository, labels, name, **limits, say=click.echo)
+        add_detector(file, Path(settings.model_repository), labels, name, **limits, say=click.echo)
         return
-    from gateway.model_import import add_model
+    from gateway.models.model_import import add_model
 
     if labels is not None:
         raise click.UsageError("--labels belongs to --capability detect.")
-    add_model(file, settings.model_repository, name, say=click.echo)
+    add_model(file, Path(settings.model_repository), name, say=click.echo)
 
 
 @models.command()

@@ -23,8 +23,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from gateway.ort_format import Weights, read_weights
-from gateway.transformer_graph import EPSILON, HEAD, HEADS, WIDTH, Transformer, tensor
+from gateway.models.ort_format import Weights, read_weights
+from gateway.models.transformer_graph import EPSILON, HEAD, HEADS, WIDTH, Transformer, tensor
 
 LAYERS = 6
 

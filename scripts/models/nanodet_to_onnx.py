@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gateway.detector_graph import Graph, add_detections, detector_model
+from gateway.models.detector_graph import Graph, add_detections, detector_model
 
 # NanoDet's configuration nanodet-g.yml: normalisation in BGR, reg_max 10, these strides; NMS as in
 # its head (multiclass_nms, IoU 0.6). Its least score, 0.05, is for measuring accuracy.

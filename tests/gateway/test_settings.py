@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.models.place import S3Place, place_of
 from gateway.settings import RUNNING, SettingsError, load
 
 
@@ -75,3 +76,37 @@ def test_addresses_of_a_running_system_are_found_and_never_win(tmp_path: Path) -
     (tmp_path / RUNNING).write_text('{"nats_url": "found", "triton_url": "found"}')
     settings = load({"NEREID_NATS_URL": "given"}, data=tmp_path)
     assert (settings.nats_url, settings.triton_url) == ("given", "found")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("", "it is empty"),
+        ("http://host/models", "must be a folder or s3://bucket/prefix"),
+        ("s3://", "names the bucket ''"),
+        ("s3://Bucket/models", "names the bucket 'Bucket'"),
+        ("s3://bucket/a/../b", "'.' or '..' in its prefix"),
+    ],
+)
+def test_a_model_repository_that_cannot_be_one_is_refused(place: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=f"model_repository: .*{reason}"):
+        load({"NEREID_MODEL_REPOSITORY": place})
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "url"),
+    [
+        ("s3://bucket", S3Place("bucket"), "s3://http://127.0.0.1:9000/bucket"),
+        ("s3://bucket/a//b/", S3Place("bucket", "a/b"), "s3://http://127.0.0.1:9000/bucket/a/b"),
+        (
+            "s3://https://s3.example.org/bucket/a",
+            S3Place("bucket", "a", "https://s3.example.org"),
+            "s3://https://s3.example.org:443/bucket/a",
+        ),
+    ],
+)
+def test_a_model_repository_in_s3_is_known_by_bucket_and_prefix(
+    text: str, place: S3Place, url: str
+) -> None:
+    assert place_of(text) == place
+    assert place.url("http://127.0.0.1:9000") == url

@@ -18,8 +18,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from functions._kit.errors import Conflict, Unprocessable
 from gateway.cli.main import main
-from gateway.detector_graph import Graph, add_detections, detector_model
-from gateway.detector_import import add_detector
+from gateway.models.detector_graph import Graph, add_detections, detector_model
+from gateway.models.detector_import import add_detector
 
 SIDE = 64
 LABELS = ("red", "green", "blue")

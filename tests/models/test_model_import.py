@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from functions._kit.errors import Conflict, Unprocessable
-from gateway.model_import import add_model
+from gateway.models.model_import import add_model
 
 
 def quiet(_line: str) -> None:

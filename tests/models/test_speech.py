@@ -25,7 +25,7 @@ from functions._kit.errors import JobFailed
 from functions._kit.ports import ServedModel
 from functions.audio._cutter import Cutter
 from gateway.adapters.inference import TritonInference
-from gateway.ort_format import read_weights
+from gateway.models.ort_format import read_weights
 from tests.models.scripts import script
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from gateway.detector_graph import Graph
-from gateway.ort_format import Weights
+from gateway.models.detector_graph import Graph
+from gateway.models.ort_format import Weights
 
 HEADS, HEAD, WIDTH = 8, 36, 288
 TURNED, THETA = 32, 10_000.0  # of each head so many numbers turn with the position

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from functions._kit.errors import Conflict, Unprocessable
-from gateway.model_graph import picture_graph, serve_as_is
+from gateway.models.model_graph import picture_graph, serve_as_is
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 OPSET = 17

@@ -20,9 +20,9 @@ from functions._kit.capabilities import (
 )
 from functions._kit.errors import Unprocessable
 from functions._kit.ports import ServedModel, TensorSpec
-from gateway.detector_graph import Graph, add_detections, detector_model
-from gateway.model_graph import FLOATS, OLDEST_OPSET, PREFIX, network_inputs
-from gateway.model_import import extra, free_name, load_onnx, write_model
+from gateway.models.detector_graph import Graph, add_detections, detector_model
+from gateway.models.model_graph import FLOATS, OLDEST_OPSET, PREFIX, network_inputs
+from gateway.models.model_import import extra, free_name, load_onnx, write_model
 
 # From centre and size to left, top, right, bottom: boxes @ this.
 CORNERS = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]], np.float32)
