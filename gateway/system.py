@@ -52,6 +52,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         settings=EmbeddedSettings(
             triton=TritonSettings(
                 environment=settings.triton_environment,
+                config_name=settings.model_config_name,
                 repository=_folder(settings),
                 models=tuple(m for m in FIRST_MODELS if (_folder(settings) / m).is_dir()),
             )

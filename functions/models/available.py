@@ -108,6 +108,13 @@ async def available(
     inference: Port[Inference], model_server: Port[ModelServer], values: Port[KeyValue]
 ) -> Available:
     """What serves each capability, what is on its way to, and what every version does."""
+    return await available_now(inference, model_server, values)
+
+
+async def available_now(
+    inference: Inference, model_server: ModelServer, values: KeyValue
+) -> Available:
+    """The same for whoever has the ports."""
     versions, statistics = await asyncio.gather(model_server.versions(), model_server.statistics())
     names = await inference.model_names()
     kept = dict(all_serving(values))

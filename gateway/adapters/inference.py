@@ -202,16 +202,17 @@ class TritonInference:
             ready = await self._ready_versions(name)
         wanted = version if version is not None else min(ready, key=int, default="")
         if wanted not in ready:
-            raise NotFound(
-                "model_version_not_found",
-                f"version: {name} has no version {wanted} that is loaded; loaded:"
-                f" {', '.join(ready) or 'none'}",
-                field="version",
-            )
-        answer = await self._status(self._client.get_model_config, name, wanted)
+            raise _not_loaded(name, wanted, ready)
+        return await self.describe(name, wanted)
+
+    async def describe(self, name: str, version: str) -> ServedModel:
+        """See `ModelServer.describe`."""
+        if not await self._status(self._client.is_model_ready, name, version):
+            raise _not_loaded(name, version, [])
+        answer = await self._status(self._client.get_model_config, name, version)
         config = answer.config
         parameters = {key: value.string_value for key, value in config.parameters.items()}
-        return ServedModel(name, wanted, parameters, _specs(config.input), _specs(config.output))
+        return ServedModel(name, version, parameters, _specs(config.input), _specs(config.output))
 
     async def _ready_versions(self, name: str) -> list[str]:
         return [
@@ -287,6 +288,15 @@ def _specs(tensors: Any) -> dict[str, TensorSpec]:
         )
         for tensor in tensors
     }
+
+
+def _not_loaded(name: str, version: str, ready: list[str]) -> NotFound:
+    return NotFound(
+        "model_version_not_found",
+        f"version: {name} has no version {version} that is loaded; loaded:"
+        f" {', '.join(ready) or 'none'}",
+        field="version",
+    )
 
 
 def _state(entry: Any) -> VersionState:

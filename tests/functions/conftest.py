@@ -90,10 +90,10 @@ class SeeingInference(FakeInference):
             {"detections": TensorSpec("FP32", (100, 6))},
         )
 
-    def describe(self, name: str, version: str) -> ServedModel:
+    def described(self, name: str, version: str) -> ServedModel:
         served = self.detectors | self.speech
         if name not in served:
-            return super().describe(name, version)
+            return super().described(name, version)
         return replace(served[name], version=version)
 
     async def model_names(self) -> frozenset[str]:

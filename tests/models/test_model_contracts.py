@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from functions._kit.capabilities import (
-    CONTRACTS,
     Canvas,
     canvas_of,
     check_contract,
@@ -23,7 +22,6 @@ from functions._kit.fakes.inference import FakeInference
 from functions._kit.ports import ServedModel, TensorSpec
 from gateway.adapters.inference import TritonInference
 from gateway.cli.main import main
-from gateway.cli.models import SWITCHABLE
 
 GOOD = ServedModel(
     "mine",
@@ -164,7 +162,3 @@ def test_the_command_says_how_to_start_a_triton(
     done = CliRunner().invoke(main, ["models", "check", "nanodet-g-416"])
     assert done.exit_code == 2
     assert "nereid up" in done.output
-
-
-def test_every_capability_may_be_switched_from_the_command_line() -> None:
-    assert set(SWITCHABLE) == set(CONTRACTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,11 +90,12 @@ DEFAULT_MODELS = {
 """What serves a capability that nobody has switched. `upscale.NAME` is the upscaler NAME."""
 
 UPSCALE = "upscale."
+_UPSCALER = re.compile(r"upscale\.[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def contract_of(capability: str) -> Contract:
     """The contract of a capability. Raises `Unprocessable` (`unknown_capability`)."""
-    kind = "upscale" if capability.startswith(UPSCALE) else capability
+    kind = "upscale" if _UPSCALER.fullmatch(capability) else capability
     if (contract := CONTRACTS.get(kind)) is None or capability == "upscale":
         raise Unprocessable(
             "unknown_capability",

@@ -69,9 +69,16 @@ class FakeInference:
                 f"version: {name} has no version {wanted} that is loaded",
                 field="version",
             )
-        return self.describe(name, wanted)
+        return self.described(name, wanted)
 
-    def describe(self, name: str, version: str) -> ServedModel:
+    async def describe(self, name: str, version: str) -> ServedModel:
+        """See `ModelServer.describe`."""
+        self._check_health()
+        if (name, version) not in self.loaded:
+            raise NotFound("model_version_not_found", f"version: no {version}", field="version")
+        return self.described(name, version)
+
+    def described(self, name: str, version: str) -> ServedModel:
         """What `model` says of it; tests of other models override this."""
         parameters = self._models[name]
         picture = TensorSpec("FP32" if parameters.get("bits") == "16" else "UINT8", (-1, -1, 3))

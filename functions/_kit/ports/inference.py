@@ -101,6 +101,13 @@ class ModelServer(Protocol):
         """Every model of the repository, by name and number of version."""
         ...
 
+    async def describe(self, name: str, version: str) -> ServedModel:
+        """A version that is loaded, whether the repository has it or not.
+
+        Raises `NotFound` (`model_version_not_found`).
+        """
+        ...
+
     async def statistics(self) -> dict[tuple[str, str], VersionStatistics]:
         """By name and version, of the versions that are ready."""
         ...

@@ -9,7 +9,13 @@ from datetime import datetime
 import msgspec
 from msgspec.structs import replace
 
-from functions._kit.capabilities import check_fits, contract_of, differ_in, serving
+from functions._kit.capabilities import (
+    check_fits,
+    contract_of,
+    default_model,
+    differ_in,
+    serving,
+)
 from functions._kit.errors import Conflict, NotFound, Unprocessable
 from functions._kit.messages import Message, new_id, now
 from functions._kit.ports import Inference, KeyValue, ModelServer, Stream
@@ -27,9 +33,17 @@ from functions._kit.rollout.state import (
     last_check,
 )
 
+ENDED = frozenset({"promoted", "rolled_back", "abandoned"})
+"""What ends a rollout, among `RolloutEvent.what`."""
+
+
+def event_subject(capability: str) -> str:
+    """Where the facts of a capability are told: dots would be further parts of the subject."""
+    return f"events.models.{capability.replace('.', '_')}"
+
 
 class RolloutEvent(Message, frozen=True, kw_only=True):
-    """A fact on `events.models.<capability>`: what serves it, or is on its way to, has changed."""
+    """A fact on `event_subject`: what serves a capability, or is on its way to, has changed."""
 
     capability: str
     what: str
@@ -40,6 +54,7 @@ class RolloutEvent(Message, frozen=True, kw_only=True):
     """What serves from now on."""
     why: str
     at: datetime
+    rollout_id: str | None = None
     evidence: EvidenceSummary | None = None
 
 
@@ -109,7 +124,7 @@ class Rollouts:
 
         serving = await self._change(capability, change)
         why = f"{candidate.stage} share {plan.shadow or plan.canary:g}"
-        await self._tell(capability, serving, "staged", target, why)
+        await self._tell(capability, serving, "staged", target, why, rollout=candidate)
         return serving
 
     async def roll_back(self, capability: str, *, why: str = "by hand") -> Serving:
@@ -164,11 +179,13 @@ class Rollouts:
         `unknown_capability`), `NotFound` (`model_not_found`).
         """
         contract_of(capability)
-        if target.model not in await self.inference.model_names():
-            raise NotFound(
-                "model_not_found", f"model: there is no model {target.model[:100]!r}",
-                field="model",
-            )  # fmt: skip
+        names = await self.inference.model_names()
+        wanted = {"capability": default_model(capability), "model": target.model}
+        for field, name in wanted.items():
+            if name not in names:
+                raise NotFound(
+                    "model_not_found", f"{field}: there is no model {name[:100]!r}", field=field
+                )
         await self._check_loaded(target)
         check_fits(capability, await self.inference.model(target.model, target.version))
         kept, _ = await self._kept(capability)
@@ -229,7 +246,9 @@ class Rollouts:
                 ),
             )
             what = "promoted"
-        await self._tell(capability, serving, what, candidate.target, why, evidence)
+        await self._tell(
+            capability, serving, what, candidate.target, why, rollout=candidate, evidence=evidence
+        )
         return what
 
     async def _give_up(
@@ -251,7 +270,9 @@ class Rollouts:
         )
         if evidence is None:
             evidence = collected(self.values, candidate)
-        await self._tell(capability, serving, what, candidate.target, why, evidence)
+        await self._tell(
+            capability, serving, what, candidate.target, why, rollout=candidate, evidence=evidence
+        )
         return serving
 
     async def _swap_candidate(
@@ -285,6 +306,8 @@ class Rollouts:
         what: str,
         target: Target,
         why: str,
+        *,
+        rollout: Candidate | None = None,
         evidence: Evidence | None = None,
     ) -> None:
         event = RolloutEvent(
@@ -294,9 +317,10 @@ class Rollouts:
             active=serving.active,
             why=why,
             at=now(),
+            rollout_id=None if rollout is None else rollout.rollout_id,
             evidence=None if evidence is None else summary(evidence),
         )
-        await self.stream.publish(f"events.models.{capability}", event)
+        await self.stream.publish(event_subject(capability), event)
 
 
 def in_use(values: KeyValue, target: Target) -> str | None:
