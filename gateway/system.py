@@ -7,15 +7,28 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from gateway.embedded import EmbeddedServers, EmbeddedSettings, Name, TritonSettings
+from functions._kit.errors import NereidError
+from gateway.embedded import (
+    EmbeddedServers,
+    EmbeddedSettings,
+    Name,
+    RunningS3,
+    S3Repository,
+    S3Settings,
+    TritonSettings,
+)
 from gateway.embedded.process import Command, Process, StartError, http_status
+from gateway.models.config import parse_config
+from gateway.models.opening import open_repository, repository_address
+from gateway.models.place import place_of
 from gateway.processes import READY
 from gateway.settings import PREFIX, RUNNING, Settings
 
@@ -37,6 +50,8 @@ class System:
     """The settings with every address and secret filled in."""
     gateway: Process
     worker: Process
+    broken_models: Mapping[str, str]
+    """Why those of the first models could not be loaded that could not."""
 
 
 @asynccontextmanager
@@ -46,37 +61,32 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
     Parts that die are started again. At the end all are stopped: gateway, worker (drained),
     servers. Raises `StartError` and `Conflict` as `EmbeddedServers` does.
     """
+    place = place_of(settings.model_repository)
     embedded = EmbeddedServers(
         settings.data,
         want=_missing(settings),
         settings=EmbeddedSettings(
-            triton=TritonSettings(
-                environment=settings.triton_environment,
-                config_name=settings.model_config_name,
-                repository=_folder(settings),
-                models=tuple(m for m in FIRST_MODELS if (_folder(settings) / m).is_dir()),
-            )
+            s3=S3Settings(further_buckets=() if isinstance(place, Path) else (place.bucket,)),
+            triton=await _triton(settings)
+            if isinstance(place, Path)
+            else partial(_on_s3, settings),
         ),
         on_ready=report,
     )
-    _check_models(settings)
     async with embedded as servers:
         # The data folder is ours alone now: what a killed system left behind is nobody's.
         await asyncio.to_thread(shutil.rmtree, settings.data / "scratch", ignore_errors=True)
         full = _filled(settings, servers)
+        broken = await _broken_models(full, servers) if settings.triton_url is None else {}
         running = servers.folder.write(RUNNING, _shared(full))
         supervising = asyncio.create_task(servers.supervise(lambda name, _: report(name, None)))
         try:
             async with _children(full, servers, report) as (gateway, worker):
-                yield System(f"http://{full.host}:{full.port}", full, gateway, worker)
+                yield System(f"http://{full.host}:{full.port}", full, gateway, worker, broken)
         finally:
             supervising.cancel()
             await asyncio.gather(supervising, return_exceptions=True)
             running.unlink(missing_ok=True)
-
-
-def _folder(settings: Settings) -> Path:
-    return Path(settings.model_repository).absolute()
 
 
 def _missing(settings: Settings) -> set[Name]:
@@ -89,17 +99,68 @@ def _missing(settings: Settings) -> set[Name]:
     return {name for name, address in addresses.items() if address is None}
 
 
-def _check_models(settings: Settings) -> None:
+async def _triton(settings: Settings) -> TritonSettings:
+    """The embedded Triton on the model repository, with those of the first models that are there.
+
+    Raises `StartError` for one that is not built.
+    """
     if settings.triton_url is not None:
-        return
-    for name in FIRST_MODELS:
-        folder = _folder(settings) / name
-        if folder.is_dir() and not any((folder / "1").glob("*.onnx")):
-            raise StartError(
-                "triton",
-                f"the model {name} is not built in {settings.model_repository}: "
-                "run `just build-models`",
-            )
+        return TritonSettings()
+    place = place_of(settings.model_repository)
+    repository: Path | S3Repository
+    if isinstance(place, Path):
+        repository = place.absolute()
+    else:
+        address = repository_address(settings, place)
+        repository = S3Repository(
+            url=place.url(address.endpoint),
+            access_key=address.access_key,
+            secret_key=address.secret_key,
+            region=address.region,
+        )
+    async with open_repository(settings) as models:
+        await models.ensure()
+        there = [name for name in FIRST_MODELS if name in await models.models()]
+        for name in there:
+            if not await models.versions(name):
+                raise StartError(
+                    "triton",
+                    f"the model {name} is not built in {settings.model_repository}: "
+                    "run `just build-models`",
+                )
+    return TritonSettings(
+        environment=settings.triton_environment,
+        repository=repository,
+        models=tuple(there),
+        config_name=settings.model_config_name,
+        exit_on_error=False,
+    )
+
+
+async def _broken_models(settings: Settings, servers: EmbeddedServers) -> dict[str, str]:
+    """Triton's reasons; of a config that does not parse it only says so in its log."""
+    broken = dict(servers.triton.broken)
+    async with open_repository(settings) as models:
+        for name in broken:
+            try:
+                parse_config(await models.config(name), f"{name}/config.pbtxt")
+            except NereidError as error:
+                broken[name] = error.message
+    return broken
+
+
+async def _on_s3(settings: Settings, s3: RunningS3 | None) -> TritonSettings:
+    return await _triton(settings if s3 is None else _with_s3(settings, s3))
+
+
+def _with_s3(settings: Settings, s3: RunningS3) -> Settings:
+    return msgspec.structs.replace(
+        settings,
+        s3_endpoint=s3.endpoint,
+        s3_access_key=s3.access_key,
+        s3_secret_key=s3.secret_key,
+        s3_bucket=s3.bucket,
+    )
 
 
 def _filled(settings: Settings, servers: EmbeddedServers) -> Settings:
@@ -108,12 +169,7 @@ def _filled(settings: Settings, servers: EmbeddedServers) -> Settings:
     if "nats" in wanted:
         found["nats_url"] = servers.nats.url
     if "s3" in wanted:
-        found |= {
-            "s3_endpoint": servers.s3.endpoint,
-            "s3_access_key": servers.s3.access_key,
-            "s3_secret_key": servers.s3.secret_key,
-            "s3_bucket": servers.s3.bucket,
-        }
+        settings = _with_s3(settings, servers.s3)
     if "postgres" in wanted:
         found["database_url"] = servers.postgres.url
     if "triton" in wanted:

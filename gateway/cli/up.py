@@ -19,6 +19,8 @@ async def run_up(settings: Settings) -> None:
 async def _up(settings: Settings) -> None:
     try:
         async with running_system(settings, report) as system:
+            for name, reason in system.broken_models.items():
+                click.echo(f"the model {name} could not be loaded: {reason}", err=True)
             click.echo(f"ready {system.url}")
             if not await _has_clients(system.settings):
                 click.echo("no clients yet: nereid clients add NAME", err=True)

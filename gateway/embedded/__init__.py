@@ -7,8 +7,8 @@ from gateway.embedded.nats import NatsSettings, RunningNats
 from gateway.embedded.postgres import PostgresSettings, RunningPostgres
 from gateway.embedded.process import Process, StartError
 from gateway.embedded.s3 import RunningS3, S3Settings
-from gateway.embedded.servers import NAMES, EmbeddedServers, EmbeddedSettings, Name
-from gateway.embedded.triton import RunningTriton, TritonSettings
+from gateway.embedded.servers import NAMES, EmbeddedServers, EmbeddedSettings, Name, OnS3
+from gateway.embedded.triton import RunningTriton, S3Repository, TritonSettings
 
 __all__ = [
     "NAMES",
@@ -17,12 +17,14 @@ __all__ = [
     "EmbeddedSettings",
     "Name",
     "NatsSettings",
+    "OnS3",
     "PostgresSettings",
     "Process",
     "RunningNats",
     "RunningPostgres",
     "RunningS3",
     "RunningTriton",
+    "S3Repository",
     "S3Settings",
     "StartError",
     "TritonSettings",

@@ -18,6 +18,7 @@ class S3Settings:
     """How the embedded S3 runs."""
 
     bucket: str = "nereid"
+    further_buckets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ async def start(folder: DataFolder, settings: S3Settings | None = None) -> Runni
     port = folder.port("s3")
     access_key, secret_key = folder.secret("s3_access_key")[:20], folder.secret("s3_secret_key")
     buckets = folder.folder("s3")
-    (buckets / settings.bucket).mkdir(exist_ok=True)
+    for name in (settings.bucket, *settings.further_buckets):
+        (buckets / name).mkdir(exist_ok=True)
     process = Process(
         Command(
             name="s3",

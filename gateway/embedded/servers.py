@@ -14,6 +14,7 @@ from typing import Literal, Protocol, Self, TypeAlias, TypeVar, get_args
 from gateway.embedded import nats, postgres, s3, triton
 from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import Process, StartError
+from gateway.embedded.triton import TritonSettings
 
 Name: TypeAlias = Literal["nats", "s3", "postgres", "triton"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -31,6 +32,9 @@ class Running(Protocol):
         ...
 
 
+OnS3: TypeAlias = Callable[[s3.RunningS3 | None], Awaitable[TritonSettings]]
+"""Is given the embedded S3, or None where it is not wanted."""
+
 R = TypeVar("R", bound=Running)
 
 
@@ -41,7 +45,8 @@ class EmbeddedSettings:
     nats: nats.NatsSettings = field(default_factory=nats.NatsSettings)
     s3: s3.S3Settings = field(default_factory=s3.S3Settings)
     postgres: postgres.PostgresSettings = field(default_factory=postgres.PostgresSettings)
-    triton: triton.TritonSettings = field(default_factory=triton.TritonSettings)
+    triton: TritonSettings | OnS3 = field(default_factory=TritonSettings)
+    """Or what makes them once the embedded S3 runs, where the model repository lies in S3."""
 
 
 class EmbeddedServers:
@@ -68,6 +73,7 @@ class EmbeddedServers:
         self._s3: s3.RunningS3 | None = None
         self._postgres: postgres.RunningPostgres | None = None
         self._triton: triton.RunningTriton | None = None
+        self._s3_runs = asyncio.Event()
         self._stack = AsyncExitStack()
 
     @property
@@ -131,12 +137,23 @@ class EmbeddedServers:
                 self._nats = await self._keep(name, nats.start(folder, settings.nats))
             case "s3":
                 self._s3 = await self._keep(name, s3.start(folder, settings.s3))
+                self._s3_runs.set()
             case "postgres":
                 self._postgres = await self._keep(name, postgres.start(folder, settings.postgres))
             case "triton":
-                self._triton = await self._keep(name, triton.start(folder, settings.triton))
+                wanted = await self._triton_settings()
+                began = time.perf_counter()
+                self._triton = await self._keep(name, triton.start(folder, wanted))
         if self._on_ready is not None:
             self._on_ready(name, time.perf_counter() - began)
+
+    async def _triton_settings(self) -> TritonSettings:
+        wanted = self._settings.triton
+        if isinstance(wanted, TritonSettings):
+            return wanted
+        if "s3" in self._want:
+            await self._s3_runs.wait()
+        return await wanted(self._s3)
 
     async def _keep(self, name: Name, starting: Awaitable[R]) -> R:
         running = await starting

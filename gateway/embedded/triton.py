@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import httpx
 
 from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import Command, Process, StartError, http_status
@@ -13,6 +17,17 @@ from gateway.embedded.process import Command, Process, StartError, http_status
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
 OK = 200
+ASK_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Repository:
+    """A model repository in S3. `url` is s3://http://host:port/bucket/prefix."""
+
+    url: str
+    access_key: str
+    secret_key: str
+    region: str = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +36,11 @@ class TritonSettings:
 
     environment: Path = CHECKOUT / ".triton"
     backends: Path = CHECKOUT / "triton" / "backends"
-    repository: Path = CHECKOUT / "model_repository"
+    repository: Path | S3Repository = CHECKOUT / "model_repository"
     models: tuple[str, ...] = ()
     config_name: str = ""
+    exit_on_error: bool = True
+    """Whether one of `models` that cannot be loaded ends the server."""
     deadline_s: float = 120.0
 
 
@@ -35,6 +52,8 @@ class RunningTriton:
     http_url: str
     metrics_url: str
     process: Process
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """Why those of the first models could not be loaded that could not."""
 
 
 async def start(folder: DataFolder, settings: TritonSettings | None = None) -> RunningTriton:
@@ -49,18 +68,22 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
             name="triton",
             argv=[
                 str(packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"),
-                f"--model-repository={settings.repository}",
+                f"--model-repository={_where(settings.repository)}",
                 f"--backend-directory={_backends(folder, settings, packages)}",
                 f"--backend-config=python,shm-region-prefix-name={regions}",
                 "--model-control-mode=explicit",
                 *(f"--load-model={name}" for name in settings.models),
+                f"--exit-on-error={str(settings.exit_on_error).lower()}",
+                # Else one model that cannot be loaded makes the whole server seem away.
+                "--strict-readiness=false",
                 *([f"--model-config-name={settings.config_name}"] if settings.config_name else []),
                 *(f"--{name}-address=127.0.0.1" for name in ports),
                 *(f"--{name}-port={port}" for name, port in ports.items()),
                 "--exit-timeout-secs=5",
             ],
             log=folder.log("triton"),
-            environment=_environment(settings.environment, packages),
+            environment=_environment(settings.environment, packages)
+            | _credentials(settings.repository),
             keep_fds=(folder.lock_fd,),
             deadline_s=settings.deadline_s,
         )
@@ -70,16 +93,55 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
         return await http_status(ports["http"], "/v2/health/ready") == OK
 
     await process.start(answers)
+    http_url = f"http://127.0.0.1:{ports['http']}"
     return RunningTriton(
         url=f"127.0.0.1:{ports['grpc']}",
-        http_url=f"http://127.0.0.1:{ports['http']}",
+        http_url=http_url,
         metrics_url=f"http://127.0.0.1:{ports['metrics']}/metrics",
         process=process,
+        broken=await _broken(http_url, settings),
     )
+
+
+async def _broken(http_url: str, settings: TritonSettings) -> dict[str, str]:
+    """Which of the first models are not there, with Triton's reasons where it gives any."""
+    if settings.exit_on_error:
+        return {}
+    async with httpx.AsyncClient(trust_env=False, timeout=ASK_S) as client:
+        answer = (await client.post(f"{http_url}/v2/repository/index", json={})).json()
+    ready = {entry["name"] for entry in answer if entry.get("state") == "READY"}
+    reasons = {
+        entry["name"]: entry["reason"].partition("\n")[0] for entry in answer if entry.get("reason")
+    }
+    return {
+        name: reasons.get(name, "Triton's log says why")
+        for name in settings.models
+        if name not in ready
+    }
+
+
+def _where(repository: Path | S3Repository) -> str:
+    return repository.url if isinstance(repository, S3Repository) else str(repository)
+
+
+def _credentials(repository: Path | S3Repository) -> dict[str, str]:
+    """What Triton's S3 client takes from its environment, and from there alone."""
+    if not isinstance(repository, S3Repository):
+        return {}
+    return {
+        "AWS_ACCESS_KEY_ID": repository.access_key,
+        "AWS_SECRET_ACCESS_KEY": repository.secret_key,
+        "AWS_DEFAULT_REGION": repository.region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
 
 
 def _check_models(settings: TritonSettings) -> None:
     """Triton itself says only "failed to load all models" of a name that it cannot find."""
+    if isinstance(settings.repository, S3Repository):
+        return
     for folder in (settings.repository, *(settings.repository / name for name in settings.models)):
         if not folder.is_dir():
             raise StartError("triton", f"There is no model {folder}: run `just build-models`.")

@@ -20,7 +20,7 @@ from functions._kit.capabilities import (
     differ_in,
     serving,
 )
-from functions._kit.errors import JobFailed, NereidError, NotFound, RequestError, RetryJob
+from functions._kit.errors import Conflict, JobFailed, NereidError, NotFound, RequestError, RetryJob
 from functions._kit.messages import now
 from functions._kit.ports import Inference, KeyValue, ModelServer, ServedModel
 from functions._kit.rollout.state import MODELS, Checked, Target, checked_key, last_check
@@ -58,9 +58,8 @@ class Checker:
 
         Raises `NotFound`, and what `check` has found, as one `JobFailed` (`check_failed`).
         """
-        digest = await self.repository.seal(target.model, target.version)
         known = last_check(self.values, target)
-        if known is not None and known.passed and known.sha256 == digest:
+        if known is not None and known.passed and known.sha256 == await self._content(target):
             if await self._is_loaded(target):
                 return
             if target.version in await self.repository.admitted(target.model):
@@ -76,13 +75,16 @@ class Checker:
         are not touched. Raises `NotFound` for a version that the repository lacks, and
         `Unavailable`.
         """
-        digest = await self.repository.seal(target.model, target.version)
-        found = Checked(sha256=digest, at=now())
+        found = Checked(sha256="", at=now())
         try:
+            digest = await self.repository.seal(target.model, target.version)
+            found = Checked(sha256=digest, at=now())
             async with self._trial(target) as trial:
                 found = await self._examined(trial, target, found)
             if found.passed:
                 await self._admit(target)
+        except NotFound:
+            raise
         except FAULTS as error:
             found = msgspec.structs.replace(found, problems=(*found.problems, error.message))
         await self.values.put(MODELS, checked_key(target), msgspec.json.encode(found))
@@ -151,13 +153,15 @@ class Checker:
         if active is None:
             return median, None, []
         active_median = statistics.median(theirs)
-        if median <= self.max_latency_ratio * active_median:
-            problem = (
-            f"it answers in {1000 * median:.1f} ms where {active.name} version {active.version}"
-            f" takes {1000 * active_median:.1f}: {median / active_median:.2f} times as long"
-            f" (limit {self.max_latency_ratio:g}; --max-latency-ratio sets another)"
-        )
-        return median, active_median, [problem]
+        problems = []
+        if median > self.max_latency_ratio * active_median:
+            problems.append(
+                f"it answers in {1000 * median:.1f} ms where {active.name} version"
+                f" {active.version} takes {1000 * active_median:.1f}:"
+                f" {median / active_median:.2f} times as long"
+                f" (limit {self.max_latency_ratio:g}; --max-latency-ratio sets another)"
+            )
+        return median, active_median, problems
 
     async def _active(self, trial: ServedModel, target: Target, kind: str) -> ServedModel | None:
         """What serves where the version would, if it can be given the same requests."""
@@ -194,6 +198,13 @@ class Checker:
     async def _withdraw(self, target: Target) -> None:
         await self.repository.withdraw(target.model, target.version)
         await self.server.load(target.model)
+
+    async def _content(self, target: Target) -> str | None:
+        """The version's hash, or None where it is not what was added."""
+        try:
+            return await self.repository.verify(target.model, target.version)
+        except Conflict:
+            return None
 
     async def _is_loaded(self, target: Target) -> bool:
         return any(

@@ -35,10 +35,12 @@ name: "{name}"
 backend: "openvino"
 default_model_filename: "model.onnx"
 max_batch_size: {batch}
+version_policy {{ specific {{ versions: [ 1 ] }} }}
 input [ {{ name: "image" data_type: TYPE_UINT8 dims: [ {height}, {width}, 3 ] }} ]
 output [ {{ name: "detections" data_type: TYPE_FP32 dims: [ {rows}, 6 ] label_filename: "labels.txt" }} ]
 dynamic_batching {{ priority_levels: 3 default_priority_level: 2 }}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+model_warmup [ {{ name: "picture" batch_size: 1 inputs {{ key: "image" value {{ data_type: TYPE_UINT8 dims: [ {height}, {width}, 3 ] zero_data: true }} }} }} ]
 """  # noqa: E501 - one line each, as in the published configurations
 
 

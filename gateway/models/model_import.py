@@ -34,10 +34,15 @@ name: "{name}"
 backend: "openvino"
 default_model_filename: "model.onnx"
 max_batch_size: 8
+version_policy {{ specific {{ versions: [ 1 ] }} }}
 input [ {{ name: "image" data_type: {kind} dims: [ -1, -1, 3 ] }} ]
 output [ {{ name: "upscaled" data_type: {kind} dims: [ -1, -1, 3 ] }} ]
 dynamic_batching {{ priority_levels: 3 default_priority_level: 2 }}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+"""
+WARM_UP = """\
+model_warmup [ { name: "tile" batch_size: 1 inputs { key: "image" value { data_type: TYPE_UINT8 \
+dims: [ 64, 64, 3 ] zero_data: true } } } ]
 """
 PARAMETER = 'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
 
@@ -241,6 +246,7 @@ def _write(
     limit: int,
 ) -> Path:
     parameters = {
+        "capability": "upscale",
         "scale": scale,
         "halo": halo,
         "max_tile_pixels": limit,
@@ -250,7 +256,8 @@ def _write(
         "shapes": "each",
     }
     kind = "TYPE_UINT8" if bits == 8 else "TYPE_FP32"
-    return write_model(repository, name, model, CONFIG.format(name=name, kind=kind), parameters)
+    config = CONFIG.format(name=name, kind=kind) + (WARM_UP if bits == 8 else "")
+    return write_model(repository, name, model, config, parameters)
 
 
 def write_model(

@@ -28,15 +28,17 @@ async def open_repository(settings: Settings) -> AsyncIterator[ModelRepository]:
 def repository_address(settings: Settings, place: S3Place) -> S3Address:
     """Where the repository's S3 is and who we are there. Raises `SettingsError`."""
     endpoint = place.endpoint or settings.s3_endpoint
-    if endpoint is None or not settings.s3_access_key or not settings.s3_secret_key:
+    access_key = settings.model_repository_access_key or settings.s3_access_key
+    secret_key = settings.model_repository_secret_key or settings.s3_secret_key
+    if endpoint is None or not access_key or not secret_key:
         raise SettingsError(
             f"the model repository lies in {settings.model_repository}, and no S3 is known: start"
             " `nereid up`, or set NEREID_S3_ENDPOINT, NEREID_S3_ACCESS_KEY, NEREID_S3_SECRET_KEY"
         )
     return S3Address(
         endpoint=endpoint,
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key,
+        access_key=access_key,
+        secret_key=secret_key,
         bucket=place.bucket,
         region=settings.s3_region,
     )

@@ -36,6 +36,11 @@ InUse: TypeAlias = Callable[[str, str], str | None]
 class ModelRepository(RepositoryReader):
     """The models below one place, all in Triton's layout; see `Files` for where they lie."""
 
+    async def ensure(self) -> None:
+        """Put a file into a repository that has none: Triton takes no empty prefix of S3."""
+        if not await self._files.paths():
+            await self._files.write(REMOVED, b"{}")
+
     async def seal(self, model: str, version: str, source: str = "found in the repository") -> str:
         """Record what the version is, unless that is done; return its hash. Raises as `verify`."""
         if await self.record(model, version) is not None:

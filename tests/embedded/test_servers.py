@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -19,18 +20,25 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from functions._kit.errors import Conflict
+from functions._kit.errors import Conflict, JobFailed
+from gateway.adapters.inference import TritonInference
+from gateway.adapters.objects import S3Address, open_objects
 from gateway.embedded import (
     DataFolder,
     EmbeddedServers,
     EmbeddedSettings,
+    Name,
     RunningNats,
     RunningPostgres,
     RunningS3,
+    S3Repository,
+    S3Settings,
     StartError,
     TritonSettings,
 )
 from gateway.embedded.triton import shared_memory
+from gateway.models.repository import ModelRepository
+from gateway.models.s3 import S3Files
 
 ECHO_CONFIG = """
 backend: "python"
@@ -189,6 +197,83 @@ async def test_one_server_that_fails_ends_the_others_and_frees_the_data(
     assert psutil.Process().children() == before
     async with EmbeddedServers(tmp_path, want={"nats"}):
         pass
+
+
+async def test_a_broken_model_may_leave_the_server_and_the_others_alone(
+    tmp_path: Path, repository: Path
+) -> None:
+    for name in ("broken", "unreadable"):
+        await asyncio.to_thread(shutil.copytree, repository / "echo", repository / name)
+    (repository / "broken" / "1" / "model.py").write_text("import no_such_package")
+    (repository / "unreadable" / "config.pbtxt").write_text("inputt [ ]")
+    triton = TritonSettings(
+        repository=repository, models=("broken", "echo", "unreadable"), exit_on_error=False
+    )
+    settings = EmbeddedSettings(triton=triton)
+    async with EmbeddedServers(tmp_path / "data", want={"triton"}, settings=settings) as servers:
+        assert servers.triton.broken == {
+            "broken": "Internal: ModuleNotFoundError: No module named 'no_such_package'",
+            "unreadable": "Triton's log says why",
+        }
+        async with TritonInference(servers.triton.url) as inference:
+            assert await inference.healthy()
+            assert (await inference.model("echo")).version == "1"
+            with pytest.raises(JobFailed, match="No module named 'no_such_package'"):
+                await inference.model("broken")
+            assert await inference.healthy()
+
+
+async def test_the_model_repository_may_lie_in_the_embedded_s3(
+    tmp_path: Path, repository: Path
+) -> None:
+    async def upload(s3: RunningS3 | None) -> TritonSettings:
+        assert s3 is not None
+        async with s3_client(s3) as client:
+            for name in ("config.pbtxt", "1/model.py"):
+                body = await asyncio.to_thread((repository / "echo" / name).read_bytes)
+                await client.put_object(Bucket="models", Key=f"deep/er/echo/{name}", Body=body)
+        return TritonSettings(
+            models=("echo",),
+            repository=S3Repository(
+                url=f"s3://{s3.endpoint}/models/deep/er",
+                access_key=s3.access_key,
+                secret_key=s3.secret_key,
+            ),
+        )
+
+    settings = EmbeddedSettings(s3=S3Settings(further_buckets=("models",)), triton=upload)
+    want: set[Name] = {"s3", "triton"}
+    async with EmbeddedServers(tmp_path / "data", want=want, settings=settings) as servers:
+        async with TritonInference(servers.triton.url) as inference:
+            assert (await inference.model("echo")).version == "1"
+        assert servers.s3.secret_key not in " ".join(servers.triton.process.command.argv)
+
+
+async def test_a_repository_in_s3_may_be_empty_at_first(tmp_path: Path) -> None:
+    async def nothing(s3: RunningS3 | None) -> TritonSettings:
+        assert s3 is not None
+        address = S3Address(
+            endpoint=s3.endpoint,
+            access_key=s3.access_key,
+            secret_key=s3.secret_key,
+            bucket=s3.bucket,
+        )
+        async with open_objects(address) as objects:
+            await ModelRepository(S3Files(objects, "models")).ensure()
+        place = S3Repository(
+            url=f"s3://{s3.endpoint}/{s3.bucket}/models",
+            access_key=s3.access_key,
+            secret_key=s3.secret_key,
+        )
+        return TritonSettings(repository=place)
+
+    want: set[Name] = {"s3", "triton"}
+    settings = EmbeddedSettings(triton=nothing)
+    async with (
+        EmbeddedServers(tmp_path / "data", want=want, settings=settings) as servers,
+        TritonInference(servers.triton.url) as inference,
+    ):
+        assert await inference.model_names() == frozenset()
 
 
 async def test_an_absent_model_is_one_sentence(tmp_path: Path, repository: Path) -> None:

@@ -41,7 +41,7 @@ async def test_a_switch_is_seen_by_every_process_and_a_model_that_fails_its_chec
 
         refused = nereid.command("models", "switch", "detect", "realesr-animevideov3-x2")
         assert refused.returncode == 1
-        assert "`capability` of its config.pbtxt is missing" in refused.stderr
+        assert "`capability` of its config.pbtxt is 'upscale'" in refused.stderr
         absent = nereid.command("models", "switch", "detect", "nobody")
         assert "there is no model 'nobody'" in absent.stderr
 

@@ -143,17 +143,6 @@ async def test_the_fake_says_the_same_tensors_as_triton(triton_url: str, suffix:
     assert (real.inputs, real.outputs) == (fake.inputs, fake.outputs)
 
 
-def test_the_command_checks_a_served_model(
-    triton_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NEREID_TRITON_URL", triton_url)
-    done = CliRunner().invoke(main, ["models", "check", "nanodet-g-416"])
-    assert (done.exit_code, done.output) == (0, "nanodet-g-416 is as detect demands\n")
-    other = CliRunner().invoke(main, ["models", "check", "realesr-animevideov3-x2"])
-    assert other.exit_code == 1
-    assert "`capability` of its config.pbtxt is missing" in other.output
-
-
 def test_the_command_says_how_to_start_a_triton(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -332,6 +333,15 @@ async def test_notes_alone_are_no_version(repository: ModelRepository, files: Fi
     assert await repository.versions("mine") == []
 
 
+async def test_an_empty_repository_gets_a_file_and_no_other(
+    repository: ModelRepository, files: Files
+) -> None:
+    await repository.ensure()
+    await repository.ensure()
+    assert await files.paths() == ["removed.json"]
+    assert await repository.models() == []
+
+
 async def test_nothing_stays_beside_the_models(tmp_path: Path) -> None:
     """Triton lists every folder as a model."""
     files = FolderFiles(tmp_path)
@@ -339,7 +349,7 @@ async def test_nothing_stays_beside_the_models(tmp_path: Path) -> None:
     await files.put("yours/1", {"a": b""})
     await files.remove("mine")
     await files.remove("absent")
-    assert [path.name for path in tmp_path.iterdir()] == ["yours"]
+    assert await asyncio.to_thread(os.listdir, tmp_path) == ["yours"]
 
 
 async def test_two_who_add_at_once_do_not_mix(files: Files) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytest_asyncio
-from google.protobuf import json_format
+from google.protobuf import json_format  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from functions._kit.errors import JobFailed, NotFound
