@@ -83,7 +83,7 @@ async def work(settings: Settings, only: Sequence[str] = ()) -> None:
             runtime.probes,
             scratch=runtime.scratch,
             drain_s=settings.drain_s,
-            answered={"triton": lambda: runtime.inference.answered},
+            answered={"triton": lambda: runtime.triton.answered},
             tell=report.tell,
         )
         ready = asyncio.Event()

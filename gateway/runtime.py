@@ -20,6 +20,7 @@ from functions._kit.ports import (
     KeyValue,
     LanguageModel,
     Limits,
+    ModelServer,
     Objects,
     Probes,
     Stream,
@@ -35,6 +36,7 @@ from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_
 from gateway.adapters.keyvalue import ensure_buckets, open_key_values
 from gateway.adapters.language import open_language_model
 from gateway.adapters.objects import S3Address, open_objects
+from gateway.adapters.observed import observed
 from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_database
 from gateway.adapters.tally import open_tally
 from gateway.auth import Authenticator, Tokens
@@ -48,7 +50,8 @@ class Runtime:
 
     stream: JetStream
     objects: Objects
-    inference: TritonInference
+    inference: Inference
+    triton: TritonInference
     tasks: TaskTable
     alerts: AlertTable
     clients: ClientTable
@@ -71,7 +74,7 @@ class Runtime:
             "queue": self.stream.healthy,
             "s3": self.objects.healthy,
             "database": self.tasks.healthy,
-            "triton": self.inference.healthy,
+            "triton": self.triton.healthy,
         }
 
     def by_name(self) -> dict[str, Any]:
@@ -80,6 +83,7 @@ class Runtime:
             "stream": self.stream,
             "objects": self.objects,
             "inference": self.inference,
+            "model_server": self.triton,
             "store": self.tasks,
             "alert_store": self.alerts,
             "values": self.values,
@@ -101,6 +105,7 @@ class Runtime:
             Stream: self.stream,
             Objects: self.objects,
             Inference: self.inference,
+            ModelServer: self.triton,
             TaskStore: self.tasks,
             AlertStore: self.alerts,
             KeyValue: self.values,
@@ -136,12 +141,13 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             open_database(required(settings, "database_url"))
         )
         objects = await stack.enter_async_context(open_objects(s3_address(settings)))
-        inference = await stack.enter_async_context(
+        triton = await stack.enter_async_context(
             TritonInference(
                 required(settings, "triton_url"), infer_timeout_s=settings.inference_timeout_s
             )
         )
         values = await stack.enter_async_context(open_key_values(client))
+        inference = await stack.enter_async_context(observed(triton, values))
         tally = await stack.enter_async_context(open_tally(stream))
         converter = await stack.enter_async_context(_converter(settings))
         language_model = await stack.enter_async_context(_language_model(settings, values))
@@ -155,6 +161,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             stream=stream,
             objects=objects,
             inference=inference,
+            triton=triton,
             tasks=TaskTable(database),
             alerts=AlertTable(database),
             clients=clients,

@@ -115,6 +115,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     model_repository: str = str(CHECKOUT / "model_repository")
     """A folder, s3://bucket/prefix on our S3, or s3://http://host:port/bucket/prefix."""
+    model_config_name: str = ""
+    """Triton's --model-config-name: configs/NAME.pbtxt of a model is read where there is one."""
     model_repository_access_key: str | None = None
     """For a repository in S3; those of `s3_access_key` and `s3_secret_key` unless set."""
     model_repository_secret_key: str | None = None

@@ -132,6 +132,7 @@ async def _triton(settings: Settings) -> TritonSettings:
         environment=settings.triton_environment,
         repository=repository,
         models=tuple(there),
+        config_name=settings.model_config_name,
         exit_on_error=False,
     )
 

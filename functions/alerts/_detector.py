@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from functions._kit.capabilities import Canvas, canvas_of, check_detector, label_names, serving
+from functions._kit.capabilities import (
+    Canvas,
+    canvas_of,
+    check_detector,
+    label_names,
+    serve,
+    serving,
+)
 from functions._kit.pictures import Letterboxed
 from functions._kit.ports import Inference, KeyValue, ServedModel
 from functions.alerts.contracts import Box
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,17 @@ async def detector(inference: Inference, values: KeyValue) -> Detector:
     Raises `JobFailed` (`model_contract`) where it does not keep the capability's contract.
     """
     return _checked(_Identity(await serving("detect", inference, values)))
+
+
+async def looking(
+    inference: Inference, values: KeyValue, work: Callable[[Detector], Awaitable[T]], *, unit: str
+) -> T:
+    """Do `work` with the detector that serves the frame `unit`. Raises as `detector` does."""
+
+    async def checked(model: ServedModel) -> T:
+        return await work(_checked(_Identity(model)))
+
+    return await serve("detect", inference, values, checked, unit=unit)
 
 
 def detections(rows: NDArray[Any], picture: Letterboxed, by: Detector) -> Iterator[Detection]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -17,7 +17,7 @@ from functions._kit.pictures import letterbox
 from functions._kit.policy import Policy
 from functions._kit.ports import Inference, KeyValue, Limits, ObjectInfo, Objects, Stream, Tally
 from functions.alerts._cameras import rules_of
-from functions.alerts._detector import Detection, Detector, detections, detector
+from functions.alerts._detector import Detection, Detector, detections, looking
 from functions.alerts._judge import Finding, take_cooldown, wanted
 from functions.alerts.contracts import (
     DISCARD_SUBJECT,
@@ -76,8 +76,11 @@ async def detect(
                 return
             raise
         check_type(info)
-        by = await detector(inference, values)
-        found = await look(data, by, inference, limits)
+
+        async def work(by: Detector) -> tuple[Detector, Sequence[Detection]]:
+            return by, await look(data, by, inference, limits)
+
+        by, found = await looking(inference, values, work, unit=frame.key)
         counts = Counter(frames=1)
         findings = wanted(found, rules, counts)
         made = [_alert(finding, frame, camera_id, captured_at, by) for finding in findings]
@@ -89,7 +92,7 @@ async def detect(
 
 async def look(
     data: bytes, by: Detector, inference: Inference, limits: Limits
-) -> Iterable[Detection]:
+) -> Sequence[Detection]:
     """Everything that the model sees in a picture file, best first."""
     picture = await asyncio.to_thread(
         letterbox,
@@ -100,7 +103,7 @@ async def look(
         max_pixels=limits.max_pixels,
     )
     answer = await inference.infer(by.model, {"image": picture.pixels[None]})
-    return detections(answer["detections"][0], picture, by)
+    return list(detections(answer["detections"][0], picture, by))
 
 
 def check_key(frame: Frame, camera_id: str) -> None:

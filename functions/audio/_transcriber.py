@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from functions._kit.capabilities import serving
+from functions._kit.capabilities import serve
 from functions._kit.capabilities.speech import CONTEXT, SAMPLE_RATE, STATE, WINDOW
 from functions._kit.ports import Figures, Inference, KeyValue, ServedModel
 from functions.audio._cutter import Cutter, Span
@@ -51,21 +51,29 @@ async def transcribe(
     Raises as `Inference` does.
     """
     began = time.monotonic()
+
+    async def work(transcriber: ServedModel, listener: ServedModel) -> Transcript:
+        return await _transcribe(wav, transcriber, listener, inference, priority, on_progress)
+
+    async def with_listener(listener: ServedModel) -> Transcript:
+        return await serve(
+            "transcribe", inference, values, lambda model: work(model, listener), unit=str(wav)
+        )
+
     with figures.transcribing():
-        transcript = await _transcribe(wav, inference, values, priority, on_progress)
+        transcript = await serve("detect_speech", inference, values, with_listener, unit=str(wav))
     figures.add_transcription(transcript.duration, time.monotonic() - began)
     return transcript
 
 
 async def _transcribe(
     wav: Path,
+    transcriber: ServedModel,
+    listener: ServedModel,
     inference: Inference,
-    values: KeyValue,
     priority: int,
     on_progress: Callable[[float], None],
 ) -> Transcript:
-    transcriber = await serving("transcribe", inference, values)
-    listener = await serving("detect_speech", inference, values)
     duration = await asyncio.to_thread(_duration, wav)
     segments: list[Segment] = []
     running: deque[asyncio.Task[Segment]] = deque()

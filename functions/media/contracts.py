@@ -18,15 +18,10 @@ WORKFLOWS: dict[str, tuple[Step, ...]] = {
 }
 COMING_WORKFLOWS = ("document-processing-pipeline", "video-thumbnail-generation")
 
-PROFESSIONAL_MODEL = "realesrgan-x4plus"
-NAS_MODELS = {
-    1: "realesr-animevideov3-x2",
-    2: "realesr-animevideov3-x2",
-    3: "realesr-animevideov3-x3",
-    4: "realesr-animevideov3-x4",
-}
-"""The best family that answers in reasonable time on a CPU: about 0.6 M parameters, against
-16.7 M of x4plus, which takes some 27 times as long."""
+PROFESSIONAL = "upscale.realesrgan-x4plus"
+NAS = {1: "upscale.x2", 2: "upscale.x2", 3: "upscale.x3", 4: "upscale.x4"}
+"""Capabilities by scale. By default the best family that answers in reasonable time on a CPU serves
+them: about 0.6 M parameters, against 16.7 M of x4plus, which takes some 27 times as long."""
 
 PUBLISHED_SCALES = {
     "realesr-animevideov3-x2": 2,
@@ -41,7 +36,8 @@ class MediaJob(Job, frozen=True, kw_only=True):
     """One photo on its way through the steps of a workflow."""
 
     file_path: str
-    model: str
+    capability: str
+    """`upscale.x2` and the like, or `upscale.NAME` for the model that the caller named."""
     scale_factor: int
     denoise_strength: float
     format: Format | None

@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 from msgspec import Meta, field
 
 from functions._kit.callbacks import check_callback
+from functions._kit.capabilities import UPSCALE
 from functions._kit.errors import NotFound, Unavailable, Unprocessable
 from functions._kit.http import IdempotencyKey, Port, Principal
 from functions._kit.keys import object_key
@@ -18,8 +19,8 @@ from functions._kit.ports import Inference, Limits, Objects, Stream, TaskStore
 from functions._kit.submit import accepted_before, claim_task_id, new_task, submit
 from functions.media.contracts import (
     COMING_WORKFLOWS,
-    NAS_MODELS,
-    PROFESSIONAL_MODEL,
+    NAS,
+    PROFESSIONAL,
     PUBLISHED_SCALES,
     WORKFLOWS,
     Format,
@@ -83,7 +84,7 @@ async def process(
     if data.callback_url is not None:
         check_callback(data.callback_url, allow_private=limits.allow_private_callbacks)
     enhance = data.parameters.image_enhance
-    model = await choose_model(data.workflow, enhance, inference)
+    capability = await choose_capability(data.workflow, enhance, inference)
     if await objects.head(key) is None:
         raise NotFound("file_not_found", f"there is no file {key!r}", field="file_path")
     task_id = await claim_task_id(store, principal.client_id, idempotency_key, data)
@@ -92,18 +93,18 @@ async def process(
         task = new_task(
             task_id, principal.client_id, data.workflow, data.priority, data.callback_url
         )
-        accepted = await submit(stream, store, media_job(task, data, key, model))
+        accepted = await submit(stream, store, media_job(task, data, key, capability))
     return Response(accepted, headers={"Location": accepted.status_url})
 
 
-def media_job(task: Task, data: ProcessRequest, key: str, model: str) -> MediaJob:
+def media_job(task: Task, data: ProcessRequest, key: str, capability: str) -> MediaJob:
     """The job that the workflow's first step takes."""
     enhance, output = data.parameters.image_enhance, data.parameters.output
     return MediaJob(
         task=task,
         steps=WORKFLOWS[data.workflow],
         file_path=key,
-        model=model,
+        capability=capability,
         scale_factor=enhance.scale_factor,
         denoise_strength=enhance.denoise_strength,
         format=output.format,
@@ -133,16 +134,16 @@ def check_workflow(name: str) -> None:
     )
 
 
-async def choose_model(workflow: str, enhance: ImageEnhance, inference: Inference) -> str:
-    """The model that the caller named, or the workflow's own.
+async def choose_capability(workflow: str, enhance: ImageEnhance, inference: Inference) -> str:
+    """That of the model that the caller named, or the workflow's own.
 
     Raises `Unprocessable` (codes `unknown_model`, `scale_not_supported`). A custom model's scale
     is known to the server alone, so the worker checks that.
     """
     if enhance.model is None:
         if workflow == "professional-photo-processing":
-            return PROFESSIONAL_MODEL
-        return NAS_MODELS[enhance.scale_factor]
+            return PROFESSIONAL
+        return NAS[enhance.scale_factor]
     scale = PUBLISHED_SCALES.get(enhance.model)
     if scale is None:
         await _check_known(enhance.model, inference)
@@ -153,7 +154,7 @@ async def choose_model(workflow: str, enhance: ImageEnhance, inference: Inferenc
             "or another model",
             field="parameters.image_enhance.scale_factor",
         )
-    return enhance.model
+    return UPSCALE + enhance.model
 
 
 async def _check_known(model: str, inference: Inference) -> None:

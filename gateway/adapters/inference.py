@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +23,15 @@ from functions._kit.errors import (
     RetryJob,
     Unavailable,
 )
-from functions._kit.ports import ServedModel, TensorSpec
+from functions._kit.ports import (
+    ModelVersion,
+    ServedModel,
+    TensorSpec,
+    VersionState,
+    VersionStatistics,
+)
+
+log = logging.getLogger(__name__)
 
 CHANNEL = [
     ("grpc.max_send_message_length", -1),  # Triton's own limit holds
@@ -59,7 +68,7 @@ class TritonInference:
         self._watch_s = watch_s
         self._load_timeout_s = load_timeout_s
         self._status_timeout_s = status_timeout_s
-        self._models: dict[str, ServedModel] = {}
+        self._models: dict[tuple[str, str | None], ServedModel] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._opened: InferenceServerClient | None = None
         self.answered = 0
@@ -100,27 +109,28 @@ class TritonInference:
         index = await self._status(self._client.get_model_repository_index)
         return frozenset(entry.name for entry in index.models)
 
-    async def model(self, name: str) -> ServedModel:
-        """The newest loaded version, read once; it is loaded first where nothing is.
+    async def model(self, name: str, version: str | None = None) -> ServedModel:
+        """One version of a model, read once; the model is loaded first where it is not.
 
-        Raises `NotFound` (`model_not_found`) where the repository has no such model, and
-        `JobFailed` (`model_not_loadable`) where Triton cannot or must not load it.
+        See `Inference.model`.
         """
-        known = self._models.get(name)
+        key = (name, version)
+        known = self._models.get(key)
         if known is not None:
             return known
         async with self._locks[name]:  # one load, however many tasks ask for it
-            if name not in self._models:
-                self._models[name] = await self._read(name)
-            return self._models[name]
+            if key not in self._models:
+                self._models[key] = await self._read(name, version)
+            return self._models[key]
 
     async def infer(
         self, model: ServedModel, inputs: dict[str, NDArray[Any]], *, priority: int = 2
     ) -> dict[str, NDArray[Any]]:
         """Run one request; the arrays that come back are read-only views of the answer.
 
-        A model that the server has lost since, by a restart or a newer version, is loaded again.
-        Raises `JobFailed` (`inference_refused`), `RetryJob` (`inference_failed`), `Unavailable`.
+        A model that the server has lost since, by a restart, is loaded again. Raises `JobFailed`
+        (`inference_refused`), `RetryJob` (`inference_failed`, `model_version_not_found`),
+        `Unavailable`.
         """
         tensors = [_tensor(name, array) for name, array in inputs.items()]
         try:
@@ -129,9 +139,7 @@ class TritonInference:
             await self._revive(model.name, error)
             if not _is_lost(error):
                 raise _translated(error) from error
-            if self._models.get(model.name) == model:
-                del self._models[model.name]
-            current = await self.model(model.name)
+            current = await self._again(model)
             try:
                 result = await self._infer(current, tensors, priority)
             except InferenceServerException as second:
@@ -166,34 +174,102 @@ class TritonInference:
                 call.cancel()
                 await asyncio.gather(call, return_exceptions=True)
 
-    async def _read(self, name: str) -> ServedModel:
+    async def _again(self, lost: ServedModel) -> ServedModel:
+        """The same version, loaded again. Raises `RetryJob` where it is gone for good."""
+        self._forget(lost.name, lost)
+        try:
+            return await self.model(lost.name, lost.version)
+        except NotFound as error:  # another attempt finds what serves then
+            raise RetryJob(error.code, error.message) from error
+
+    def _forget(self, name: str, model: ServedModel | None = None) -> bool:
+        """Forget what was read of `name`: all, or `model` alone. Whether there was anything."""
+        stale = [
+            key
+            for key, known in self._models.items()
+            if key[0] == name and (model is None or known == model)
+        ]
+        for key in stale:
+            del self._models[key]
+        return bool(stale)
+
+    async def _read(self, name: str, version: str | None) -> ServedModel:
         if name not in await self.model_names():
             raise NotFound("model_not_found", f"model: there is no model {name!r}.", field="model")
-        if not await self._status(self._client.is_model_ready, name):
-            await self._load(name)
-        metadata = await self._status(self._client.get_model_metadata, name)
-        version = max(metadata.versions, key=int)
+        ready = await self._ready_versions(name)
+        if not ready or version not in (None, *ready):
+            await self.load(name)
+            ready = await self._ready_versions(name)
+        wanted = version if version is not None else min(ready, key=int, default="")
+        if wanted not in ready:
+            raise _not_loaded(name, wanted, ready)
+        return await self.describe(name, wanted)
+
+    async def describe(self, name: str, version: str) -> ServedModel:
+        """See `ModelServer.describe`."""
+        if not await self._status(self._client.is_model_ready, name, version):
+            raise _not_loaded(name, version, [])
         answer = await self._status(self._client.get_model_config, name, version)
         config = answer.config
         parameters = {key: value.string_value for key, value in config.parameters.items()}
         return ServedModel(name, version, parameters, _specs(config.input), _specs(config.output))
+
+    async def _ready_versions(self, name: str) -> list[str]:
+        return [
+            found.version
+            for found in await self.versions()
+            if found.model == name and found.state == "ready"
+        ]
+
+    def reject(self, model: ServedModel, reason: str) -> None:
+        """See `Inference.reject`; `gateway.adapters.observed` counts such words."""
+        log.warning("%s version %s failed its caller: %s", model.name, model.version, reason)
+
+    async def versions(self) -> list[ModelVersion]:
+        """See `ModelServer.versions`."""
+        index = await self._status(self._client.get_model_repository_index)
+        found = [
+            ModelVersion(entry.name, entry.version, _state(entry), entry.reason.strip())
+            for entry in index.models
+        ]
+        return sorted(found, key=lambda v: (v.model, int(v.version or 0)))
+
+    async def statistics(self) -> dict[tuple[str, str], VersionStatistics]:
+        """See `ModelServer.statistics`."""
+        answer = await self._status(self._client.get_inference_statistics)
+        return {(one.name, one.version): _statistics(one) for one in answer.model_stats}
+
+    async def load(
+        self,
+        name: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """See `ModelServer.load`."""
+        given = None if files is None else {f"file:{path}": data for path, data in files.items()}
+        try:
+            await self._client.load_model(
+                name, config=config, files=given, client_timeout=self._load_timeout_s
+            )
+        except InferenceServerException as error:
+            if _is_sick(error):
+                raise _translated(error) from error
+            message = f"Triton cannot load the model {name!r}: {error.message()}"
+            raise JobFailed("model_not_loadable", message) from error
+
+    async def unload(self, name: str) -> None:
+        """See `ModelServer.unload`."""
+        self._forget(name)
+        await self._status(self._client.unload_model, name)
 
     async def _revive(self, name: str, error: InferenceServerException) -> None:
         """Load a model anew whose backend has died; the server would never do so by itself."""
         if DEAD_BACKEND not in str(error.message()).lower():
             return
         async with self._locks[name]:
-            if self._models.pop(name, None) is not None:  # else another task has done it
+            if self._forget(name):  # else another task has done it
                 await self._status(self._client.unload_model, name)
-
-    async def _load(self, name: str) -> None:
-        try:
-            await self._client.load_model(name, client_timeout=self._load_timeout_s)
-        except InferenceServerException as error:
-            if _is_sick(error):
-                raise _translated(error) from error
-            message = f"Triton cannot load the model {name!r}: {error.message()}"
-            raise JobFailed("model_not_loadable", message) from error
 
     async def _status(self, call: Any, *arguments: str) -> Any:
         """A call that answers at once or not at all."""
@@ -212,6 +288,41 @@ def _specs(tensors: Any) -> dict[str, TensorSpec]:
         )
         for tensor in tensors
     }
+
+
+def _not_loaded(name: str, version: str, ready: list[str]) -> NotFound:
+    return NotFound(
+        "model_version_not_found",
+        f"version: {name} has no version {version} that is loaded; loaded:"
+        f" {', '.join(ready) or 'none'}",
+        field="version",
+    )
+
+
+def _state(entry: Any) -> VersionState:
+    """The state of a version in Triton's index; one that it has unloaded is UNAVAILABLE there."""
+    known: dict[str, VersionState] = {
+        "READY": "ready",
+        "LOADING": "loading",
+        "UNLOADING": "unloading",
+        "UNAVAILABLE": "unavailable",
+    }
+    if entry.state == "UNAVAILABLE" and entry.reason in ("", "unloaded"):
+        return "unloaded"
+    return known.get(entry.state, "unloaded")
+
+
+def _statistics(one: Any) -> VersionStatistics:
+    """Triton's statistics of a version, in which times are nanoseconds."""
+    done = one.inference_stats
+    parts = (done.compute_input, done.compute_infer, done.compute_output)
+    return VersionStatistics(
+        requests=done.success.count,
+        failures=done.fail.count,
+        executions=one.execution_count,
+        queue_s=done.queue.ns / 1e9,
+        compute_s=sum(part.ns for part in parts) / 1e9,
+    )
 
 
 def _tensor(name: str, array: NDArray[Any]) -> InferInput:

@@ -47,7 +47,9 @@ BUCKETS: Mapping[str, BucketPlan] = {
     "capabilities": BucketPlan(history=5),
     "cooldowns": BucketPlan(lifetime_s=2 * DAY_S),
     "figures": BucketPlan(lifetime_s=30.0),
+    "models": BucketPlan(),
     "quotas": BucketPlan(lifetime_s=2 * DAY_S),
+    "rollouts": BucketPlan(lifetime_s=2 * DAY_S),
     "sickness": BucketPlan(lifetime_s=30.0),
 }
 

@@ -64,8 +64,6 @@ def add(
 
     if labels is not None and capability != "detect":
         raise click.UsageError("--labels belongs to --capability detect.")
-    if labels is None and capability == "detect":
-        raise click.UsageError("--capability detect needs --labels FILE, one name a line.")
     wanted = Wanted(
         name=name,
         capability=capability,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.cli.main import DATA, configured, run
-from gateway.models.removing import Server
-from gateway.models.repository import InUse
 from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from functions._kit.ports import KeyValue
 
 
 @click.command()
@@ -27,12 +28,37 @@ async def _remove(settings: Settings, model: str, version: str | None) -> None:
     from gateway.models.opening import open_repository
     from gateway.models.removing import remove as remove_from
 
-    async with open_repository(settings) as repository, _running(settings) as (in_use, server):
-        gone = await remove_from(repository, model, version, in_use=in_use, server=server)
+    if settings.nats_url is None or settings.triton_url is None:
+        click.echo("no system runs here, so nobody is asked what is in use", err=True)
+        async with open_repository(settings) as repository:
+            gone = await remove_from(repository, model, version, in_use=_nothing, server=None)
+    else:
+        from gateway.cli.models import model_ports
+
+        async with model_ports(settings) as ports:
+            first = (await ports.repository.admitted(model))[:1]
+            gone = await remove_from(
+                ports.repository,
+                model,
+                version,
+                in_use=partial(_use, ports.values, first),
+                server=ports.triton,
+            )
     click.echo(f"{model}: removed version {', '.join(gone)}")
 
 
-@asynccontextmanager
-async def _running(settings: Settings) -> AsyncIterator[tuple[InUse, Server | None]]:
-    """Who uses which version, and the Triton to tell; nobody and none where no system runs."""
-    yield (lambda _model, _version: None), None
+def _nothing(_model: str, _version: str) -> None:
+    """No use of any version is known."""
+
+
+def _use(values: KeyValue, first: list[str], model: str, version: str) -> str | None:
+    """What the version is needed for; `first` is what serves where nobody has switched."""
+    from functions._kit.capabilities import DEFAULT_MODELS
+    from functions._kit.rollout.changes import in_use
+    from functions._kit.rollout.state import Target, serving_of
+
+    for capability, default in DEFAULT_MODELS.items():
+        is_default = default == model and serving_of(values, capability).active is None
+        if is_default and [version] == first:
+            return f"serves {capability}"
+    return in_use(values, Target(model=model, version=version))

@@ -150,7 +150,12 @@ def _converted(
     if wanted.capability == "detect":
         from gateway.models.detector_import import add_detector  # noqa: PLC0415 - needs the extra
 
-        labels = wanted.labels or file.with_name("labels.txt")
+        if wanted.labels is None:
+            raise Unprocessable(
+                "labels_invalid",
+                "labels: --capability detect needs --labels FILE, one name a line.",
+                field="labels",
+            )
         limits = {"min_score": wanted.min_score, "iou": wanted.iou}
         return (add_detector(file, scratch, wanted.labels, wanted.name, **limits, say=say).folder,)
     from gateway.models.model_import import add_model  # noqa: PLC0415

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from functions._kit.errors import Conflict
+from functions._kit.ports import ModelServer
 from gateway.models.repository import InUse, ModelRepository
-
-
-class Server(Protocol):
-    """The running Triton, as far as a removal concerns it."""
-
-    async def load(self, name: str) -> None:
-        """Read the model's config again, and load and unload versions by its policy."""
-        ...
-
-    async def unload(self, name: str) -> None:
-        """Unload all versions of a model."""
-        ...
 
 
 async def remove(
@@ -26,7 +13,7 @@ async def remove(
     version: str | None,
     *,
     in_use: InUse,
-    server: Server | None,
+    server: ModelServer | None,
 ) -> list[str]:
     """Remove a version, or the whole model without one; return the versions that went.
 
@@ -39,7 +26,8 @@ async def remove(
         if user := in_use(model, one):
             raise Conflict(
                 "version_in_use",
-                f"Version {one} of {model} cannot be removed: {user}. Switch to another one first.",
+                f"Version {one} of {model} cannot be removed, for it {user}: switch to another one"
+                " first.",
                 field="version",
             )
     if version is None or versions == [version]:

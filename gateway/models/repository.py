@@ -31,7 +31,7 @@ from gateway.models.record import new_record, sha256, version_sha256
 from gateway.models.source import Source
 
 InUse: TypeAlias = Callable[[str, str], str | None]
-"""Who uses a version of a model, as a clause for people; None where nobody does."""
+"""What a version of a model is used for, as `serves detect`; None where nobody needs it."""
 
 
 class ModelRepository(RepositoryReader):

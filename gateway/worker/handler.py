@@ -23,7 +23,7 @@ from functions._kit.errors import (
 )
 from functions._kit.letters import MAX_PAYLOAD_BYTES
 from functions._kit.messages import NO_JSON, now
-from functions._kit.ports import AlertStore, Inference, Objects, TaskStore
+from functions._kit.ports import AlertStore, Inference, ModelServer, Objects, TaskStore
 from functions.tasks.contracts import DeadLetter, Job
 from gateway.adapters.jetstream import JetStream
 from gateway.worker.delivery import Delivery
@@ -40,6 +40,7 @@ HEALTHY_FAILURES = 5
 itself: its attempt counts."""
 BACKENDS: dict[type, str] = {
     Inference: "triton",
+    ModelServer: "triton",
     Objects: "s3",
     TaskStore: "database",
     AlertStore: "database",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyvips
 from litestar import Litestar
 from numpy.typing import NDArray
 
-from functions._kit.capabilities import CONTRACTS
+from functions._kit.capabilities import DEFAULT_MODELS
 from functions._kit.fakes import (
     FakeAlertStore,
     FakeAudioConverter,
@@ -42,7 +42,7 @@ from gateway.asgi import create_app
 from gateway.auth import Authenticator, Tokens, api_key_lookup
 from gateway.registry import discover
 
-DETECTOR = CONTRACTS["detect"].model
+DETECTOR = DEFAULT_MODELS["detect"]
 SECRET = "a secret of the tests, of 256 bits or more"
 MEDIA = ("media:read", "media:write")
 LIMITS: dict[str, Any] = {
@@ -84,26 +84,28 @@ class SeeingInference(FakeInference):
         """A model that keeps the contract of `detect`."""
         return ServedModel(
             name,
-            "3",
+            "1",
             {"capability": "detect", "labels": ",".join(labels), "min_score": "0.2"},
             {"image": TensorSpec("UINT8", (240, 320, 3))},
             {"detections": TensorSpec("FP32", (100, 6))},
         )
 
-    async def model(self, name: str) -> ServedModel:
-        self._check_health()
+    def described(self, name: str, version: str) -> ServedModel:
         served = self.detectors | self.speech
-        return served[name] if name in served else await super().model(name)
+        if name not in served:
+            return super().described(name, version)
+        return replace(served[name], version=version)
 
-    async def infer(
-        self, model: ServedModel, inputs: dict[str, NDArray[Any]], *, priority: int = 2
+    async def model_names(self) -> frozenset[str]:
+        return await super().model_names() | self.detectors.keys() | self.speech.keys()
+
+    async def answer(
+        self, model: ServedModel, inputs: dict[str, NDArray[Any]], priority: int
     ) -> dict[str, NDArray[Any]]:
         if model.name in self.speech:
-            self._check_health()
             return await self._hear(inputs, priority)
         if model.name not in self.detectors:
-            return await super().infer(model, inputs, priority=priority)
-        self._check_health()
+            return await super().answer(model, inputs, priority)
         assert inputs["image"].shape == (1, 240, 320, 3)
         assert inputs["image"].dtype == np.uint8
         self.requests += 1
@@ -164,6 +166,7 @@ class World:
             "stream": self.stream,
             "objects": self.objects,
             "inference": self.inference,
+            "model_server": self.inference,
             "store": self.store,
             "alert_store": self.alert_store,
             "values": self.values,

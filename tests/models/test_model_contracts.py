@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from functions._kit.capabilities import (
-    CONTRACTS,
     Canvas,
     canvas_of,
     check_contract,
@@ -23,7 +22,6 @@ from functions._kit.fakes.inference import FakeInference
 from functions._kit.ports import ServedModel, TensorSpec
 from gateway.adapters.inference import TritonInference
 from gateway.cli.main import main
-from gateway.cli.models import SWITCHABLE
 
 GOOD = ServedModel(
     "mine",
@@ -145,17 +143,6 @@ async def test_the_fake_says_the_same_tensors_as_triton(triton_url: str, suffix:
     assert (real.inputs, real.outputs) == (fake.inputs, fake.outputs)
 
 
-def test_the_command_checks_a_served_model(
-    triton_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NEREID_TRITON_URL", triton_url)
-    done = CliRunner().invoke(main, ["models", "check", "nanodet-g-416"])
-    assert (done.exit_code, done.output) == (0, "nanodet-g-416 is as detect demands\n")
-    other = CliRunner().invoke(main, ["models", "check", "realesr-animevideov3-x2"])
-    assert other.exit_code == 1
-    assert "`capability` of its config.pbtxt is 'upscale'" in other.output
-
-
 def test_the_command_says_how_to_start_a_triton(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +151,3 @@ def test_the_command_says_how_to_start_a_triton(
     done = CliRunner().invoke(main, ["models", "check", "nanodet-g-416"])
     assert done.exit_code == 2
     assert "nereid up" in done.output
-
-
-def test_every_capability_may_be_switched_from_the_command_line() -> None:
-    assert set(SWITCHABLE) == set(CONTRACTS)

@@ -6,9 +6,22 @@ answers to a few probes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import TypeVar
 
+from functions._kit.capabilities.contract import (
+    CONTRACTS,
+    DEFAULT_MODELS,
+    UPSCALE,
+    Contract,
+    check_contract,
+    check_fits,
+    check_served,
+    contract_of,
+    default_model,
+    differ_in,
+)
 from functions._kit.capabilities.detect import (
     GREY,
     MAX_DETECTIONS,
@@ -17,89 +30,68 @@ from functions._kit.capabilities.detect import (
     check_detector,
     check_rows,
     label_names,
-    probe_detector,
     probe_pictures,
 )
-from functions._kit.capabilities.rules import broken
-from functions._kit.capabilities.speech import (
-    check_speech_detector,
-    check_transcriber,
-    probe_speech_detector,
-    probe_transcriber,
-)
+from functions._kit.errors import NereidError
 from functions._kit.ports import Inference, KeyValue, ServedModel
+from functions._kit.rollout.state import CAPABILITIES, in_canary, serving_of
 
 __all__ = [
     "CAPABILITIES",
     "CONTRACTS",
+    "DEFAULT_MODELS",
     "GREY",
     "MAX_DETECTIONS",
+    "UPSCALE",
     "Canvas",
     "Contract",
     "canvas_of",
     "check_contract",
     "check_detector",
+    "check_fits",
     "check_rows",
     "check_served",
+    "contract_of",
+    "default_model",
+    "differ_in",
     "label_names",
     "probe_pictures",
+    "serve",
     "serving",
 ]
 
-CAPABILITIES = "capabilities"
-"""Bucket of the models that were switched in, by capability."""
+T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """What serves a capability unless another model is switched in, and what such a one must be."""
-
-    model: str
-    check: Callable[[ServedModel], None]
-    """Holds the contract against Triton's configuration. Raises `Unprocessable`."""
-    probe: Callable[[Inference, ServedModel], Awaitable[None]]
-    """Holds it against the answers to a few requests. Raises `Unprocessable`."""
-
-
-CONTRACTS = {
-    "detect": Contract("nanodet-g-416", check_detector, probe_detector),
-    "transcribe": Contract("moonshine-tiny-en", check_transcriber, probe_transcriber),
-    "detect_speech": Contract("silero-vad", check_speech_detector, probe_speech_detector),
-}
-"""By the name that the parameter `capability` has."""
+log = logging.getLogger(__name__)
 
 
 async def serving(capability: str, inference: Inference, values: KeyValue) -> ServedModel:
     """The model that serves `capability` now, loaded; its contract is not checked here."""
-    switched = values.seen(CAPABILITIES).get(capability)
-    name = CONTRACTS[capability].model if switched is None else switched.decode()
-    return await inference.model(name)
+    active = serving_of(values, capability).active
+    if active is None:
+        return await inference.model(default_model(capability))
+    return await inference.model(active.model, active.version)
 
 
-def check_contract(model: ServedModel) -> str:
-    """Check the model for the capability that its config names, and return that name.
+async def serve(
+    capability: str,
+    inference: Inference,
+    values: KeyValue,
+    work: Callable[[ServedModel], Awaitable[T]],
+    *,
+    unit: str,
+) -> T:
+    """Do `work` with the model that serves `capability`, the same one throughout.
 
-    Raises `Unprocessable` (`model_contract`).
+    During a canary the candidate does its share of all `unit`s (ids of jobs); where it fails one,
+    the active model does it, and the failure is told to whoever judges the candidate.
     """
-    capability = model.parameters.get("capability", "")
-    if capability not in CONTRACTS:
-        said = f"is {capability!r}" if capability else "is missing"
-        raise broken(
-            model,
-            f"the parameter `capability` of its config.pbtxt {said} and must be one of"
-            f" {', '.join(CONTRACTS)}",
-        )
-    CONTRACTS[capability].check(model)
-    return capability
-
-
-async def check_served(inference: Inference, name: str) -> str:
-    """Check a model where it is served, by its configuration and by its answers to probes.
-
-    Returns its capability. Raises `NotFound`, `JobFailed` and `Unavailable` as the port does, and
-    `Unprocessable` (`model_contract`).
-    """
-    model = await inference.model(name)
-    capability = check_contract(model)
-    await CONTRACTS[capability].probe(inference, model)
-    return capability
+    candidate = serving_of(values, capability).candidate
+    if candidate is not None and in_canary(candidate, unit):
+        target = candidate.target
+        try:
+            return await work(await inference.model(target.model, target.version))
+        except NereidError as error:
+            log.warning("%s: the candidate %s failed: %s", capability, target, error.message)
+            inference.reject(ServedModel(target.model, target.version, {}), error.message)
+    return await work(await serving(capability, inference, values))

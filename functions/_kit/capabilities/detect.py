@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,3 +137,41 @@ def probe_pictures(height: int, width: int) -> list[NDArray[np.uint8]]:
     """An empty picture and one of noise, each 1 x height x width x 3; the same each time."""
     noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     return [np.full_like(noise, GREY), noise]
+
+
+SURE = 0.35
+"""Scores from which on both detectors of a comparison shall agree: far enough above their least
+score that an object near it is no difference."""
+SAME_BOX = 0.5
+"""Overlap (intersection over union) of one object's boxes, as COCO's AP50 has it."""
+
+
+def compare_detections(
+    first: ServedModel,
+    answer: Mapping[str, NDArray[Any]],
+    second: ServedModel,
+    other: Mapping[str, NDArray[Any]],
+) -> float:
+    """Share of the sure objects of either answer for which the other has no such box; 0 to 1."""
+    del first
+    if answer["detections"].shape != other["detections"].shape:
+        raise broken(second, f"it answers {list(other['detections'].shape)}")
+    unmatched = total = 0
+    pairs = zip(answer["detections"], other["detections"], strict=True)
+    for ours, theirs in pairs:
+        found = [rows[rows[:, 4] > 0] for rows in (ours, theirs)]
+        for one, counterpart in (found, found[::-1]):
+            sure = one[one[:, 4] >= SURE]
+            total += len(sure)
+            unmatched += sum(not _has(counterpart, row) for row in sure)
+    return unmatched / total if total else 0.0
+
+
+def _has(rows: NDArray[Any], wanted: NDArray[Any]) -> bool:
+    """Whether one of the rows is a box of the same class in the same place."""
+    same = rows[rows[:, 5] == wanted[5]]
+    corners = np.minimum(same[:, :2] + same[:, 2:4], wanted[:2] + wanted[2:4])
+    sides = np.clip(corners - np.maximum(same[:, :2], wanted[:2]), 0, None)
+    common = sides[:, 0] * sides[:, 1]
+    either = same[:, 2] * same[:, 3] + wanted[2] * wanted[3] - common
+    return bool((common >= SAME_BOX * either).any())

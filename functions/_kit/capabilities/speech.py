@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from functions._kit.capabilities.rules import broken, expect, number
 from functions._kit.ports import Inference, ServedModel, TensorSpec
@@ -53,3 +57,44 @@ async def probe_speech_detector(inference: Inference, model: ServedModel) -> Non
     probabilities = answer["speech_probs"]
     if probabilities.shape != (2,) or not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise broken(model, "it must answer two windows with two probabilities of 0 to 1")
+
+
+def compare_words(
+    first: ServedModel,
+    answer: Mapping[str, NDArray[Any]],
+    second: ServedModel,
+    other: Mapping[str, NDArray[Any]],
+) -> float:
+    """Words to change, to add and to leave out, as a share of the longer text; 0 to 1."""
+    del first, second
+    ours, theirs = (
+        one["text"].flat[0].decode(errors="replace").lower().split() for one in (answer, other)
+    )
+    return _edits(ours, theirs) / max(len(ours), len(theirs), 1)
+
+
+def compare_speech(
+    first: ServedModel,
+    answer: Mapping[str, NDArray[Any]],
+    second: ServedModel,
+    other: Mapping[str, NDArray[Any]],
+) -> float:
+    """Mean difference of the windows' probabilities of speech; 0 to 1."""
+    ours, theirs = answer["speech_probs"], other["speech_probs"]
+    if ours.shape != theirs.shape:
+        raise broken(
+            second,
+            f"it answers {list(theirs.shape)} where {first.name} answers {list(ours.shape)}",
+        )
+    return float(np.abs(ours - theirs).mean())
+
+
+def _edits(first: Sequence[str], second: Sequence[str]) -> int:
+    """Levenshtein's distance, row by row."""
+    row = list(range(len(second) + 1))
+    for height, word in enumerate(first, 1):
+        before, row[0] = row[0], height
+        for place, other in enumerate(second, 1):
+            cheapest = min(before + (word != other), row[place] + 1, row[place - 1] + 1)
+            before, row[place] = row[place], cheapest
+    return row[-1]

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import msgspec
+
 from functions._kit.errors import Unavailable
 from functions._kit.ports import Entry
+from functions._kit.rollout.state import CAPABILITIES, Serving, Target
 
-BUCKETS = ("cameras", "capabilities", "cooldowns", "figures", "quotas", "sickness")
+BUCKETS = (
+    "cameras", "capabilities", "cooldowns", "figures", "models", "quotas", "rollouts", "sickness",
+)  # fmt: skip
 MAX_KEY_BYTES = 1024
 
 
@@ -48,6 +53,11 @@ class FakeKeyValue:
     def seen(self, bucket: str) -> Mapping[str, bytes]:
         """See `KeyValue.seen`. What was seen last can be seen while `sick`, too."""
         return _Values(self.buckets[bucket])
+
+    async def switch(self, capability: str, model: str, version: str = "1") -> None:
+        """The model serves the capability from now on; nothing of it is checked."""
+        serving = Serving(active=Target(model=model, version=version))
+        await self.put(CAPABILITIES, capability, msgspec.json.encode(serving))
 
     def expire(self, bucket: str, key: str) -> None:
         """The value's time is over."""

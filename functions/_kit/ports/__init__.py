@@ -15,7 +15,15 @@ from functions._kit.ports.audio import (
     Sound,
 )
 from functions._kit.ports.clients import Client, ClientStore, TokenIssuer
-from functions._kit.ports.inference import Inference, ServedModel, TensorSpec
+from functions._kit.ports.inference import (
+    Inference,
+    ModelServer,
+    ModelVersion,
+    ServedModel,
+    TensorSpec,
+    VersionState,
+    VersionStatistics,
+)
 from functions._kit.ports.language import (
     LanguageModel,
     LanguageModelError,
@@ -66,6 +74,8 @@ __all__ = [
     "LanguageModelUsage",
     "Letter",
     "Limits",
+    "ModelServer",
+    "ModelVersion",
     "ObjectInfo",
     "Objects",
     "Page",
@@ -82,4 +92,6 @@ __all__ = [
     "TokenIssuer",
     "TranscriptionFigures",
     "Usage",
+    "VersionState",
+    "VersionStatistics",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -33,10 +34,12 @@ class ServedModel:
 class Inference(Protocol):
     """Models by name: NVIDIA Triton."""
 
-    async def model(self, name: str) -> ServedModel:
-        """The model's newest loaded version, loading it first where the server lets us.
+    async def model(self, name: str, version: str | None = None) -> ServedModel:
+        """One version of a model, loading the model first where it is not.
 
-        Raises `NotFound` (code `model_not_found`) where the repository has no such model.
+        Without `version` the oldest that is loaded: a newer one serves nobody before it is
+        switched to. Raises `NotFound` (codes `model_not_found`, `model_version_not_found`), and
+        `JobFailed` (`model_not_loadable`) where the server cannot or must not load it.
         """
         ...
 
@@ -50,10 +53,81 @@ class Inference(Protocol):
         """
         ...
 
+    def reject(self, model: ServedModel, reason: str) -> None:
+        """Tell that the model failed its caller, who goes on with another one."""
+        ...
+
     async def model_names(self) -> frozenset[str]:
         """All models of the server's repository, loaded or not."""
         ...
 
     async def healthy(self) -> bool:
         """Whether the server is ready for requests now."""
+        ...
+
+
+VersionState = Literal["unloaded", "loading", "ready", "unloading", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """What the server says of one version of a model."""
+
+    model: str
+    version: str
+    """Empty for a model of which no version was ever loaded."""
+    state: VersionState
+    reason: str = ""
+    """Why it is unavailable, in the server's own words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionStatistics:
+    """What one version has done since it was loaded; times are sums over its requests."""
+
+    requests: int = 0
+    failures: int = 0
+    executions: int = 0
+    """Batches; fewer than `requests` where the server has joined some."""
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    """Of the requests that succeeded, input and output handling included."""
+
+
+class ModelServer(Protocol):
+    """Which models the server has loaded, and changing that: NVIDIA Triton, explicit control."""
+
+    async def versions(self) -> list[ModelVersion]:
+        """Every model of the repository, by name and number of version."""
+        ...
+
+    async def describe(self, name: str, version: str) -> ServedModel:
+        """A version that is loaded, whether the repository has it or not.
+
+        Raises `NotFound` (`model_version_not_found`).
+        """
+        ...
+
+    async def statistics(self) -> dict[tuple[str, str], VersionStatistics]:
+        """By name and version, of the versions that are ready."""
+        ...
+
+    async def load(
+        self,
+        name: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Load the versions that the repository's config.pbtxt names, and unload all others.
+
+        A version that is loaded and stays is not touched, and serves on if the load fails. With
+        `config` (JSON) and `files` (content by path in the model's folder) the model comes from
+        them and not from the repository. Raises `JobFailed` (`model_not_loadable`) with the
+        server's own reason.
+        """
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Unload every version; requests under way are finished. An unloaded one is no error."""
         ...

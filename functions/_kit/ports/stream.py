@@ -132,7 +132,7 @@ class KeyValue(Protocol):
     def seen(self, bucket: str) -> Mapping[str, bytes]:
         """The whole bucket as this process sees it: a live copy, a moment old at most.
 
-        For buckets that are watched (`cameras`, `capabilities`, `cooldowns`, `figures`,
-        `quotas`, `sickness`); KeyError for others.
+        For buckets that are watched (`cameras`, `capabilities`, `cooldowns`, `figures`, `models`,
+        `quotas`, `rollouts`, `sickness`); KeyError for others.
         """
         ...

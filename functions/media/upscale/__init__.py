@@ -7,13 +7,14 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from functions._kit.capabilities import UPSCALE, serve
 from functions._kit.consume import Run, consume
 from functions._kit.errors import JobFailed, NotFound
 from functions._kit.pictures import FORMATS, Picture, WriteFormat, decode, denoise, encode
 from functions._kit.policy import Policy
-from functions._kit.ports import Inference, Limits, Objects, ServedModel
+from functions._kit.ports import Inference, KeyValue, Limits, Objects, ServedModel
 from functions.media.contracts import MediaJob, MediaResult, result_prefix
-from functions.media.upscale.enlarge import enlarge
+from functions.media.upscale.enlarge import Enlarged, enlarge
 from functions.media.upscale.formats import check_size, output_format, to_8_bit
 from functions.tasks.contracts import band
 
@@ -27,7 +28,12 @@ DECODED, DENOISED, ENLARGED, ENCODED = 0.02, 0.05, 0.94, 0.98
     policy=Policy(concurrency=2, express=1, bands=True, timeout_s=6 * 3600.0, attempts=3),
 )
 async def upscale(
-    job: MediaJob, run: Run, objects: Objects, inference: Inference, limits: Limits
+    job: MediaJob,
+    run: Run,
+    objects: Objects,
+    inference: Inference,
+    values: KeyValue,
+    limits: Limits,
 ) -> MediaResult:
     """Decode, denoise, enlarge, encode. Two at once, so that one decodes while another infers.
 
@@ -41,15 +47,19 @@ async def upscale(
     check_size(wanted, size)
     run.progress(DECODED)
     picture = await _denoised(picture, job.denoise_strength, run)
-    model, picture = await _model_for(job, picture, wanted, inference)
-    enlarged = await enlarge(
-        picture,
-        model,
-        inference,
-        scratch=run.scratch,
-        priority=TRITON_PRIORITY[band(job.task.priority)],
-        on_progress=lambda done: run.progress(DENOISED + (ENLARGED - DENOISED) * done),
-    )
+
+    async def work(served: ServedModel) -> tuple[ServedModel, Enlarged]:
+        model, pixels = await _face(job, served, picture, wanted, inference)
+        return served, await enlarge(
+            pixels,
+            model,
+            inference,
+            scratch=run.scratch,
+            priority=TRITON_PRIORITY[band(job.task.priority)],
+            on_progress=lambda done: run.progress(DENOISED + (ENLARGED - DENOISED) * done),
+        )
+
+    model, enlarged = await serve(job.capability, inference, values, work, unit=job.task.task_id)
     file = run.scratch / "result"
     written = await asyncio.to_thread(
         encode,
@@ -74,7 +84,7 @@ async def upscale(
         size=written.size,
         content_type=written.content_type,
         sha256=await asyncio.to_thread(_sha256, file),
-        model=job.model,
+        model=model.name,
         model_version=model.version,
     )
 
@@ -92,30 +102,40 @@ async def _denoised(picture: Picture, strength: float, run: Run) -> Picture:
     return replace(picture, pixels=pixels)
 
 
-async def _model_for(
-    job: MediaJob, picture: Picture, wanted: WriteFormat, inference: Inference
+async def _face(
+    job: MediaJob,
+    served: ServedModel,
+    picture: Picture,
+    wanted: WriteFormat,
+    inference: Inference,
 ) -> tuple[ServedModel, Picture]:
-    """The job's model as it is served, and the picture in the depth that it takes.
+    """The face of the served model for this picture, and the picture in the depth that it takes.
 
-    16 bits stay where the file can hold them and the model has a variant for them.
+    16 bits stay where the file can hold them and the model has a variant for them, of the same
+    version or else its oldest.
     """
-    model: ServedModel | None = None
+    model = served
     if picture.pixels.dtype.itemsize == 2 and wanted in {"png", "tiff"}:
-        try:
-            model = await inference.model(f"{job.model}-16bit")
-        except NotFound:  # a custom model; it works in 8 bits
-            model = None
-    if model is None:
-        model = await inference.model(job.model)
+        model = await _sixteen_bits(served, inference) or served
+    if model is served:
         picture = to_8_bit(picture)
     scale = int(model.parameters["scale"])
     if job.scale_factor > scale:
+        asked = job.capability.removeprefix(UPSCALE)
         raise JobFailed(
             "scale_not_supported",
-            f"{job.model} enlarges by {scale} at most; ask for a smaller scale_factor "
-            "or another model",
+            f"{asked} enlarges by {scale} at most; ask for a smaller scale_factor or another model",
         )
     return model, picture
+
+
+async def _sixteen_bits(served: ServedModel, inference: Inference) -> ServedModel | None:
+    for version in (served.version, None):
+        try:
+            return await inference.model(f"{served.name}-16bit", version)
+        except NotFound:  # a custom model works in 8 bits
+            continue
+    return None
 
 
 def _result_key(job: MediaJob, suffix: str) -> str:

@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from functions._kit.capabilities import CAPABILITIES
 from functions._kit.errors import JobFailed, NotFound, RequestError, Unavailable
 from functions._kit.messages import now
 from functions._kit.ports import ServedModel, TensorSpec
@@ -48,7 +47,7 @@ async def test_what_is_seen_becomes_a_fact_with_all_that_is_known(yard: Yard, jp
         "captured_at": "2026-05-04T12:00:01.500000Z",
         "created_at": alert.created_at.isoformat().replace("+00:00", "Z"),
         "model": "nanodet-g-416",
-        "model_version": "3",
+        "model_version": "1",
         "frame_key": frame.key,
     }
     (job,) = yard.keep_jobs()
@@ -329,7 +328,7 @@ async def test_a_model_that_was_switched_in_looks_at_the_next_frame(
     yard.inference.detectors["other"] = yard.inference.detector("other", ("dog", "person"))
     yard.inference.sees = [(0, 0, 64, 48, 0.9, 0)]
     await yard.detect(yard.frame(jpeg))
-    await yard.values.put(CAPABILITIES, "detect", b"other")
+    await yard.values.switch("detect", "other")
     await yard.detect(yard.frame(jpeg))
     assert [(a.model, a.label) for a in yard.alerts()] == [
         ("nanodet-g-416", "person"), ("other", "dog"),

@@ -7,7 +7,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from functions._kit.capabilities import CAPABILITIES
 from functions.alerts._cameras import rules_of
 from functions.alerts.contracts import (
     CAMERAS,
@@ -187,7 +186,7 @@ async def test_labels_are_those_of_the_model_that_serves_now(
     world: World, caller: httpx.AsyncClient, assert_problem: AssertProblem
 ) -> None:
     world.inference.detectors["pets"] = world.inference.detector("pets", ("hamster",))
-    await world.values.put(CAPABILITIES, "detect", b"pets")
+    await world.values.switch("detect", "pets")
     answer = await caller.put(f"{PATH}/gate", json={"labels": ["hamster"]})
     assert answer.status_code == 200, answer.text
     answer = await caller.put(f"{PATH}/gate", json={"labels": ["person"]})
@@ -199,7 +198,7 @@ async def test_rules_without_labels_can_be_put_whatever_model_serves(
 ) -> None:
     """A detector of four classes does not know every default label."""
     world.inference.detectors["pets"] = world.inference.detector("pets", ("hamster",))
-    await world.values.put(CAPABILITIES, "detect", b"pets")
+    await world.values.switch("detect", "pets")
     answer = await caller.put(f"{PATH}/gate", json={"min_score": 0.3})
     assert answer.status_code == 200, answer.text
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from functions._kit.capabilities import CAPABILITIES
 from functions._kit.capabilities.speech import CONTEXT, SAMPLE_RATE, WINDOW
 from functions._kit.errors import RetryJob
 from functions._kit.fakes import FakeAudioConverter, FakeFigures, FakeKeyValue
@@ -34,8 +33,11 @@ class Ears:
         self.gate: asyncio.Event | None = None
         self.fails_at: int | None = None
 
-    async def model(self, name: str) -> ServedModel:
-        return ServedModel(name, "7", {"language": "en"})
+    async def model(self, name: str, version: str | None = None) -> ServedModel:
+        return ServedModel(name, version or "7", {"language": "en"})
+
+    def reject(self, model: ServedModel, reason: str) -> None:
+        raise AssertionError(f"{model.name}: {reason}")
 
     async def model_names(self) -> frozenset[str]:
         return frozenset()
@@ -210,7 +212,7 @@ async def test_cancelling_stops_what_runs(tmp_path: Path) -> None:
 
 async def test_models_that_were_switched_in_are_asked(tmp_path: Path) -> None:
     values = FakeKeyValue()
-    await values.put(CAPABILITIES, "transcribe", b"mine")
+    await values.switch("transcribe", "mine")
     path = recording(tmp_path / "a.wav", 1, 1, 1)
     assert (await transcribe(path, Ears(), values, figures(), priority=3)).model == "mine"
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from functions._kit.errors import Unavailable
 from functions._kit.fakes.inference import DEFAULT_MODELS
-from functions.media.contracts import NAS_MODELS, PUBLISHED_SCALES
+from functions.media.contracts import PUBLISHED_SCALES
 
 if TYPE_CHECKING:
     from tests.functions.conftest import World
@@ -50,7 +50,7 @@ async def test_a_task_is_taken_and_says_where_it_is(world: World, alice: httpx.A
     (job,) = world.jobs()
     assert job["task"]["task_id"] == body["task_id"]
     assert job["task"]["client_id"] == "alice"
-    assert (job["model"], job["scale_factor"], job["quality"]) == ("realesr-animevideov3-x2", 2, 90)
+    assert (job["capability"], job["scale_factor"], job["quality"]) == ("upscale.x2", 2, 90)
     assert [step["function"] for step in job["steps"]] == ["media.upscale", "media.thumbnail"]
     assert sum(step["share"] for step in job["steps"]) == pytest.approx(1)
     (event,) = world.jobs(f"events.task.{body['task_id']}")
@@ -71,13 +71,16 @@ async def test_a_priority_is_a_subject(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"model": NAS_MODELS[2], "lossless": False, "format": None}),
-        (enhance(scale_factor=1), {"model": NAS_MODELS[1], "scale_factor": 1}),
-        (enhance(scale_factor=3), {"model": NAS_MODELS[3], "scale_factor": 3}),
+        ({}, {"capability": "upscale.x2", "lossless": False, "format": None}),
+        (enhance(scale_factor=1), {"capability": "upscale.x2", "scale_factor": 1}),
+        (enhance(scale_factor=3), {"capability": "upscale.x3", "scale_factor": 3}),
         (enhance(scale_factor=4, denoise_strength=0.5), {"denoise_strength": 0.5}),
-        (enhance(model="realesrgan-x4plus"), {"model": "realesrgan-x4plus"}),
+        (enhance(model="realesrgan-x4plus"), {"capability": "upscale.realesrgan-x4plus"}),
         ({"workflow": "professional-photo-processing"}, {"lossless": True}),
-        ({"workflow": "professional-photo-processing"}, {"model": "realesrgan-x4plus"}),
+        (
+            {"workflow": "professional-photo-processing"},
+            {"capability": "upscale.realesrgan-x4plus"},
+        ),
         (
             {"workflow": "professional-photo-processing", **output(format="jpeg", quality=80)},
             {"lossless": False, "format": "jpeg", "quality": 80},

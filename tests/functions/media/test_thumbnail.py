@@ -32,7 +32,7 @@ def job(width: int, height: int) -> MediaJob:
         done=0.97,
         result={"file_path": "results/large", "width": width, "height": height},
         file_path="photos/cat.jpg",
-        model="realesr-animevideov3-x2",
+        capability="upscale.realesr-animevideov3-x2",
         scale_factor=2,
         denoise_strength=0.0,
         format=None,

@@ -61,7 +61,7 @@ async def failed_job(world: World) -> MediaJob:
         done=0.8,
         result={"file_path": "results/old/large.jpg"},
         file_path="photos/cat.jpg",
-        model="realesrgan-x4plus",
+        capability="upscale.realesrgan-x4plus",
         scale_factor=4,
         denoise_strength=0.25,
         format=None,

@@ -1,0 +1,1 @@
+"""How a version of a model comes to serve: state, evidence, verdicts, changes."""

@@ -1,0 +1,1 @@
+"""Which models serve, and how another one comes to."""
