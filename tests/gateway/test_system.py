@@ -1,0 +1,51 @@
+"""What `nereid up` asks of its Triton."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from functions._kit.messages import new_id
+from gateway.embedded import RunningS3, S3Repository, StartError
+from gateway.models.opening import open_repository
+from gateway.models.source import Source
+from gateway.settings import Settings
+from gateway.system import _on_s3, _triton
+
+NAME = "silero-vad"
+CONFIG = {"config.pbtxt": f'name: "{NAME}"\n'}
+
+
+async def test_a_repository_in_the_embedded_s3_is_served_with_its_credentials(
+    s3: RunningS3,
+) -> None:
+    settings = Settings(model_repository=f"s3://{s3.bucket}/{new_id()}")
+    filled = Settings(
+        model_repository=settings.model_repository,
+        s3_endpoint=s3.endpoint,
+        s3_access_key=s3.access_key,
+        s3_secret_key=s3.secret_key,
+    )
+    wanted = await _on_s3(settings, s3)
+    assert (wanted.models, wanted.exit_on_error) == ((), False)
+    assert wanted.repository == S3Repository(
+        url=settings.model_repository.replace("s3://", f"s3://{s3.endpoint}/"),
+        access_key=s3.access_key,
+        secret_key=s3.secret_key,
+    )
+    async with open_repository(filled) as repository:
+        source = Source("a test", {"model.onnx": b"weights"}, CONFIG)
+        await repository.add_version(NAME, source)
+        await repository.add_version("mine", source)
+    assert (await _on_s3(settings, s3)).models == (NAME,)
+
+
+async def test_a_model_that_is_not_built_is_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / NAME / "1"
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    await asyncio.to_thread((folder / "golden.npz").write_bytes, b"answers")
+    await asyncio.to_thread((tmp_path / NAME / "config.pbtxt").write_text, "")
+    with pytest.raises(StartError, match=f"{NAME} is not built in .*: run `just build-models`"):
+        await _triton(Settings(model_repository=str(tmp_path)))
