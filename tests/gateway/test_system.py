@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from gateway.embedded import RunningS3, S3Repository, StartError
 from gateway.models.opening import open_repository
 from gateway.models.source import Source
 from gateway.settings import Settings
-from gateway.system import _on_s3, _triton
+from gateway.system import _broken_models, _on_s3, _triton
 
 NAME = "silero-vad"
 CONFIG = {"config.pbtxt": f'name: "{NAME}"\n'}
@@ -49,3 +51,17 @@ async def test_a_model_that_is_not_built_is_one_sentence(tmp_path: Path) -> None
     await asyncio.to_thread((tmp_path / NAME / "config.pbtxt").write_text, "")
     with pytest.raises(StartError, match=f"{NAME} is not built in .*: run `just build-models`"):
         await _triton(Settings(model_repository=str(tmp_path)))
+
+
+async def test_why_a_model_could_not_be_loaded_is_said_in_full(tmp_path: Path) -> None:
+    """Triton's API says nothing of a config that does not parse."""
+    for name, config in (("unreadable", "inputt [ ]\n"), ("broken", 'name: "broken"\n')):
+        await asyncio.to_thread((tmp_path / name).mkdir)
+        await asyncio.to_thread((tmp_path / name / "config.pbtxt").write_text, config)
+    broken = {"unreadable": "Triton's log says why", "broken": "Internal: no memory"}
+    servers: Any = SimpleNamespace(triton=SimpleNamespace(broken=broken))
+    found = await _broken_models(Settings(model_repository=str(tmp_path)), servers)
+    assert found["broken"] == "Internal: no memory"
+    assert (
+        'unreadable/config.pbtxt:1:1 : Message type "inference.ModelConfig"' in found["unreadable"]
+    )
