@@ -42,6 +42,12 @@ nereid *ARGS: (_install "main")
 build-models *ARGS: (_install "main")
     @'{{ venv }}/python' scripts/build_models.py "$@"
 
+# Compute the golden answers of the published models anew
+[group('models')]
+[no-exit-message]
+build-goldens: (_install "dev") build-models
+    @'{{ venv }}/python' scripts/build_goldens.py
+
 # Run the tests; arguments go to pytest: just test tests/embedded -k restart
 [group('develop')]
 [no-exit-message]

@@ -139,14 +139,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Read the settings. `NEREID_CONFIG` names the TOML file. Raises `SettingsError`.
 
-    Addresses and secrets that nobody sets come from the `nereid up` that runs on the data folder.
+    Addresses, secrets and the model repository that nobody sets come from the `nereid up` that runs
+    on the data folder.
     """
     settings = _given(os.environ if environ is None else environ, overrides)
     running = settings.data / RUNNING
     if not running.is_file():
         return settings
     shared: dict[str, str] = msgspec.json.decode(running.read_bytes())
-    unset = {name: value for name, value in shared.items() if getattr(settings, name) is None}
+    defaults = Settings()
+    unset = {
+        name: value
+        for name, value in shared.items()
+        if getattr(settings, name) == getattr(defaults, name)
+    }
     return msgspec.structs.replace(settings, **unset)
 
 

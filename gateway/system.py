@@ -28,7 +28,7 @@ from gateway.embedded import (
 from gateway.embedded.process import Command, Process, StartError, http_status
 from gateway.models.config import parse_config
 from gateway.models.opening import open_repository, repository_address
-from gateway.models.place import place_of
+from gateway.models.place import S3Place, place_of
 from gateway.processes import READY
 from gateway.settings import PREFIX, RUNNING, Settings
 
@@ -66,7 +66,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         settings.data,
         want=_missing(settings),
         settings=EmbeddedSettings(
-            s3=S3Settings(further_buckets=() if isinstance(place, Path) else (place.bucket,)),
+            s3=S3Settings(further_buckets=_own_buckets(place)),
             triton=await _triton(settings)
             if isinstance(place, Path)
             else partial(_on_s3, settings),
@@ -97,6 +97,11 @@ def _missing(settings: Settings) -> set[Name]:
         "triton": settings.triton_url,
     }
     return {name for name, address in addresses.items() if address is None}
+
+
+def _own_buckets(place: Path | S3Place) -> tuple[str, ...]:
+    """The model repository's bucket, where it is one of the embedded S3."""
+    return (place.bucket,) if isinstance(place, S3Place) and place.endpoint is None else ()
 
 
 async def _triton(settings: Settings) -> TritonSettings:
@@ -192,12 +197,20 @@ SHARED = (
     "triton_url",
     "token_secret",
     "webhook_secret",
+    "model_repository",
+    "model_repository_access_key",
+    "model_repository_secret_key",
+    "model_config_name",
 )
 
 
 def _shared(settings: Settings) -> str:
     """What other commands on the same data folder need to know."""
-    return msgspec.json.encode({name: getattr(settings, name) for name in SHARED}).decode()
+    shared = {name: value for name in SHARED if (value := getattr(settings, name))}
+    place = place_of(settings.model_repository)
+    if isinstance(place, Path):
+        shared["model_repository"] = str(place.absolute())
+    return msgspec.json.encode(shared).decode()
 
 
 def _environment(settings: Settings) -> dict[str, str]:

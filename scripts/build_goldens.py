@@ -1,6 +1,6 @@
 """Compute the golden answers of the published models: MODEL/1/golden.npz, see docs/models.md.
 
-`python scripts/build_goldens.py`, after `just build-models`. Real photos and real speech go through
+`just build-goldens`. Real photos and real speech go through
 ONNX Runtime in FP32, so that neither OpenVINO nor a GPU is its own judge.
 """
 

@@ -78,6 +78,13 @@ def test_addresses_of_a_running_system_are_found_and_never_win(tmp_path: Path) -
     assert (settings.nats_url, settings.triton_url) == ("given", "found")
 
 
+def test_the_model_repository_of_a_running_system_is_found_and_never_wins(tmp_path: Path) -> None:
+    (tmp_path / RUNNING).write_text('{"model_repository": "s3://models/ours"}')
+    assert load({}, data=tmp_path).model_repository == "s3://models/ours"
+    given = {"NEREID_MODEL_REPOSITORY": "s3://models/mine"}
+    assert load(given, data=tmp_path).model_repository == "s3://models/mine"
+
+
 @pytest.mark.parametrize(
     ("place", "reason"),
     [

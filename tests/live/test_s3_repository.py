@@ -19,6 +19,7 @@ async def test_a_model_is_added_to_s3_while_the_system_runs_and_serves_at_once(
     own_system: Callable[..., Nereid],
 ) -> None:
     nereid = await asyncio.to_thread(own_system, model_repository="s3://nereid/models")
+    del nereid.environment["NEREID_MODEL_REPOSITORY"]  # commands find it through the data folder
 
     async def models(*words: str) -> str:
         done = await asyncio.to_thread(nereid.command, "models", *words)
