@@ -1,7 +1,7 @@
 """Compute the golden answers of the published models: MODEL/1/golden.npz, see docs/models.md.
 
-`just build-goldens`. Real photos and real speech go through
-ONNX Runtime in FP32, so that neither OpenVINO nor a GPU is its own judge.
+`just build-goldens`. Real photos and real speech go through ONNX Runtime in FP32, so that neither
+OpenVINO nor a GPU is its own judge.
 """
 
 from __future__ import annotations
