@@ -86,9 +86,10 @@ class ObservedInference:
         """Publish the evidence that has grown. Raises `Unavailable`."""
         for key in sorted(self._untold):
             self._untold.discard(key)
+            if (evidence := self._evidence.get(key)) is None:
+                continue  # of a stage that ended while its last shadow ran
             try:
-                value = msgspec.json.encode(self._evidence[key])
-                await self._values.put(ROLLOUTS, key, value)
+                await self._values.put(ROLLOUTS, key, msgspec.json.encode(evidence))
             except Unavailable:
                 self._untold.add(key)
                 raise

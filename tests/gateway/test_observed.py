@@ -194,3 +194,27 @@ async def test_stages_have_evidence_of_their_own(world: World) -> None:
     await world.ask("2")
     assert (await world.evidence()).requests == 1
     assert len(world.observed._evidence) == 1, "what ended is forgotten"
+
+
+async def test_a_shadow_that_outlives_its_stage_stops_no_telling(world: World) -> None:
+    gate = asyncio.Event()
+    plain = world.fake.answer
+
+    async def answer(
+        model: ServedModel, inputs: dict[str, NDArray[Any]], priority: int
+    ) -> dict[str, NDArray[Any]]:
+        if model.version == "2" and not gate.is_set():
+            await gate.wait()
+        return await plain(model, inputs, priority)
+
+    world.fake.answer = answer  # type: ignore[method-assign]
+    await world.tries(shadow=1)
+    await world.observed.infer(await world.observed.model(X2, "1"), PICTURE)
+    await asyncio.sleep(0)  # the shadow begins
+    await world.observed.tell()
+    await world.tries("canary", canary=1)
+    await world.observed.tell()
+    gate.set()
+    await world.shadows()
+    await world.ask("2")
+    assert (await world.evidence()).requests == 1
