@@ -94,12 +94,17 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
 
     await process.start(answers)
     http_url = f"http://127.0.0.1:{ports['http']}"
+    try:
+        broken = await _broken(http_url, settings)
+    except BaseException:
+        await process.stop()
+        raise
     return RunningTriton(
         url=f"127.0.0.1:{ports['grpc']}",
         http_url=http_url,
         metrics_url=f"http://127.0.0.1:{ports['metrics']}/metrics",
         process=process,
-        broken=await _broken(http_url, settings),
+        broken=broken,
     )
 
 
