@@ -33,7 +33,7 @@ from measure import (
     timed,
 )
 
-from functions._kit.capabilities import CONTRACTS
+from functions._kit.capabilities import DEFAULT_MODELS
 from functions._kit.consume import Envelope
 from functions._kit.messages import new_id, now
 from functions._kit.pictures import letterbox
@@ -88,7 +88,7 @@ def _say_rates(
     conditions = {
         "frame": f"{WIDTH}x{HEIGHT} JPEG, {DIFFERENT} different ones",
         "frame_bytes": int(statistics.median(file.stat().st_size for file in files)),
-        "model": CONTRACTS["detect"].model,
+        "model": DEFAULT_MODELS["detect"],
         "runs": options.runs,
     }
     for name, found in rates.items():
@@ -318,9 +318,13 @@ class _Clock:
         finally:
             self.spent["infer"] = time.perf_counter() - began
 
-    async def model(self, name: str) -> Any:
+    async def model(self, name: str, version: str | None = None) -> Any:
         """`Inference.model`."""
-        return await self._ports.inference.model(name)
+        return await self._ports.inference.model(name, version)
+
+    def reject(self, model: Any, reason: str) -> None:
+        """`Inference.reject`."""
+        self._ports.inference.reject(model, reason)
 
     def letterbox(self, *arguments: Any, **options: Any) -> Any:
         """`letterbox`, timed."""

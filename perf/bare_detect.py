@@ -10,12 +10,12 @@ from typing import Any
 
 import openvino
 
-from functions._kit.capabilities import CONTRACTS
+from functions._kit.capabilities import DEFAULT_MODELS
 from functions._kit.pictures import letterbox
 
 SIDE = 416
 MODEL = (
-    Path(__file__).parents[1] / "model_repository" / CONTRACTS["detect"].model / "1" / "model.onnx"
+    Path(__file__).parents[1] / "model_repository" / DEFAULT_MODELS["detect"] / "1" / "model.onnx"
 )
 
 

@@ -21,7 +21,7 @@ sys.path.append(str(CHECKOUT / "triton" / "backends" / "speech"))
 import onnxruntime
 from decoding import Network, Rows
 
-from functions._kit.capabilities import CONTRACTS
+from functions._kit.capabilities import DEFAULT_MODELS
 from functions._kit.ports import SPEECH
 from functions._kit.sound import convert
 
@@ -30,7 +30,7 @@ THREADS, TOGETHER = 2, 8
 
 def main(folder: Path) -> None:
     """Say for each line how many seconds all clips of `folder` took."""
-    model = CHECKOUT / "model_repository" / CONTRACTS["transcribe"].model / "1"
+    model = CHECKOUT / "model_repository" / DEFAULT_MODELS["transcribe"] / "1"
     network = Network(model)
     clips = [samples_of(file) for file in sorted(folder.glob("voice-10-*.opus"))]
     batches = [clips[at : at + TOGETHER] for at in range(0, len(clips), TOGETHER)]

@@ -19,10 +19,22 @@ from audio import audio
 from conversions import conversions
 from photos import memory, prompt, upscale
 from recording import recording
+from rollouts import cycles, rollouts
 
 BENCHMARKS = {
     function.__name__: function
-    for function in (upscale, memory, prompt, alerts, burst, recording, audio, conversions)
+    for function in (
+        upscale,
+        memory,
+        prompt,
+        alerts,
+        burst,
+        recording,
+        audio,
+        conversions,
+        rollouts,
+        cycles,
+    )
 }
 
 
