@@ -136,17 +136,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.scratch or self.data / "scratch"
 
 
-def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+def load(
+    environ: Mapping[str, str] | None = None, *, running: bool = True, **overrides: Any
+) -> Settings:
     """Read the settings. `NEREID_CONFIG` names the TOML file. Raises `SettingsError`.
 
     Addresses, secrets and the model repository that nobody sets come from the `nereid up` that runs
-    on the data folder.
+    on the data folder, unless `running` is false: what a killed one left there is not true.
     """
     settings = _given(os.environ if environ is None else environ, overrides)
-    running = settings.data / RUNNING
-    if not running.is_file():
+    file = settings.data / RUNNING
+    if not running or not file.is_file():
         return settings
-    shared: dict[str, str] = msgspec.json.decode(running.read_bytes())
+    shared: dict[str, str] = msgspec.json.decode(file.read_bytes())
     defaults = Settings()
     unset = {
         name: value

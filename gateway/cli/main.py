@@ -47,7 +47,7 @@ def up(data: Path | None, host: str | None, port: int | None) -> None:
     """Run everything until Ctrl-C: embedded servers, gateway, worker."""
     from gateway.cli.up import run_up
 
-    settings = configured(data=data, host=host, port=port)
+    settings = configured(running=False, data=data, host=host, port=port)
     run(run_up(settings))
 
 
@@ -93,9 +93,9 @@ def demo(photo: Path | None, scale: int, output: Path) -> None:
     run(run_demo(photo, scale, output))
 
 
-def configured(**overrides: Any) -> Settings:
-    """The settings, with logging set up by them."""
-    settings = load(**overrides)
+def configured(*, running: bool = True, **overrides: Any) -> Settings:
+    """The settings, with logging set up by them; see `load`."""
+    settings = load(running=running, **overrides)
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

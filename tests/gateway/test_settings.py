@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from gateway.cli.main import main
 from gateway.models.place import S3Place, place_of
-from gateway.settings import RUNNING, SettingsError, load
+from gateway.settings import RUNNING, Settings, SettingsError, load
 
 
 def test_variables_win_over_the_file_and_options_over_both(tmp_path: Path) -> None:
@@ -76,6 +78,21 @@ def test_addresses_of_a_running_system_are_found_and_never_win(tmp_path: Path) -
     (tmp_path / RUNNING).write_text('{"nats_url": "found", "triton_url": "found"}')
     settings = load({"NEREID_NATS_URL": "given"}, data=tmp_path)
     assert (settings.nats_url, settings.triton_url) == ("given", "found")
+
+
+def test_what_a_killed_system_left_behind_is_not_where_the_next_one_finds_its_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / RUNNING).write_text('{"nats_url": "nats://gone", "triton_url": "gone"}')
+    started: list[Settings] = []
+
+    async def run_up(settings: Settings) -> None:
+        started.append(settings)
+
+    monkeypatch.setattr("gateway.cli.up.run_up", run_up)
+    done = CliRunner().invoke(main, ["up", "--data", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert (started[0].nats_url, started[0].triton_url) == (None, None)
 
 
 def test_the_model_repository_of_a_running_system_is_found_and_never_wins(tmp_path: Path) -> None:
