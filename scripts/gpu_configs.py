@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[1] / "model_repository"
 OWN = ("streams", "precision", "shapes", "shapes_kept", "max_tile_side")
 """Parameters that a GPU has its own values of."""
 
+ROOM, SIDE_STEP = 1.4, 128
+
 PHOTOS = {"1080p": (1080, 1920), "4K": (2160, 3840)}
 
 NO_GRAPHS_DEEP = "CUDA graphs are off: a tile is long kernels, launching them takes no time beside."
@@ -34,22 +37,21 @@ GRAPHS = "CUDA graphs: of the tiles of landscape photos of 1080p and 4K; others 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a model has on a GPU. `side`: a tile's largest, which bounds the engine's memory."""
+    """What a model has on a GPU."""
 
     batch: int
     instances: int
     streams: int
     precision: str
     reason: str
-    side: int = 0
     graphs: bool = False
     batching: str = ""
 
 
-LIGHT = Setting(2, 2, 2, "fp16", GRAPHS, side=1024, graphs=True)
-LIGHT_16 = Setting(1, 1, 2, "fp32", NO_GRAPHS_RARE, side=1024)
-DEEP = Setting(1, 1, 1, "fp16", NO_GRAPHS_DEEP, side=1280)
-DEEP_16 = Setting(1, 1, 1, "fp32", NO_GRAPHS_RARE, side=1280)
+LIGHT = Setting(2, 2, 2, "fp16", GRAPHS, graphs=True)
+LIGHT_16 = Setting(1, 1, 2, "fp32", NO_GRAPHS_RARE)
+DEEP = Setting(1, 1, 1, "fp16", NO_GRAPHS_DEEP)
+DEEP_16 = Setting(1, 1, 1, "fp32", NO_GRAPHS_RARE)
 DETECTOR = Setting(
     32, 2, 16, "fp16", NO_GRAPHS_NMS,
     batching="preferred_batch_size: [ 8, 16, 32 ] max_queue_delay_microseconds: 2000 ",
@@ -134,12 +136,22 @@ def own(parameters: dict[str, str], setting: Setting) -> dict[str, str]:
     """The parameters, those for the GPU replaced."""
     shared = {key: value for key, value in parameters.items() if key not in OWN}
     shared |= {"streams": str(setting.streams), "precision": setting.precision}
-    return shared | ({"max_tile_side": str(setting.side)} if setting.side else {})
+    side = side_of(parameters)
+    return shared | ({"max_tile_side": str(side)} if side else {})
+
+
+def side_of(parameters: dict[str, str]) -> int:
+    """The largest side of a tile, which bounds the engine's memory; 0 for what is no upscaler.
+
+    Room for tiles a good way from the square, at less than twice the pixels of the largest tile.
+    """
+    room = ROOM * int(parameters.get("max_tile_pixels", "0"))
+    return math.ceil(math.sqrt(room) / SIDE_STEP) * SIDE_STEP
 
 
 def warmup_shapes(parameters: dict[str, str], setting: Setting) -> list[tuple[int, int]]:
     """Height and width of what is sent before the model is ready; the first is what comes most."""
-    if setting.side:
+    if side_of(parameters):
         return [tile(parameters, setting, PHOTOS["1080p"])]
     longest, step = int(parameters["longest_side"]), int(parameters["multiple_of"])
     return [(-(-longest * 9 // 16 // step) * step, longest), (longest, longest)]
@@ -159,7 +171,7 @@ def tile(parameters: dict[str, str], setting: Setting, photo: tuple[int, int]) -
         *photo,
         halo=int(parameters["halo"]),
         max_tile_pixels=int(parameters["max_tile_pixels"]),
-        max_tile_side=setting.side,
+        max_tile_side=side_of(parameters),
         parallel=setting.streams,
     )
     return tiles.tile_height, tiles.tile_width
