@@ -72,6 +72,20 @@ def test_pictures_of_16_bits_are_enlarged_in_fp32(name: str) -> None:
         assert model.parameters["precision"] == ("fp32" if fine else "fp16")
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_page_on_gpus_says_what_each_engine_is(name: str) -> None:
+    model = Model(REPOSITORY / name)
+    page = (CHECKOUT / "docs" / "gpu.md").read_text()
+    if not model.is_engine:
+        assert f"`{name}`" in page
+        return
+    config, own = model.config, model.parameters
+    graphs = "tiles of 1080p and 4K" if config.optimization.cuda.graphs else "off"
+    row = f"| `{name}` | {own['precision'].upper()} | {config.max_batch_size}"
+    row += f" | {config.instance_group[0].count} | {own.get('max_tile_side', '')} | {graphs} |"
+    assert row in page
+
+
 def test_the_command_writes_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "nanodet-g-416"
     folder.mkdir()
