@@ -46,7 +46,8 @@ build-models *ARGS: (_install "main")
 [group('models')]
 [no-exit-message]
 build-engines *ARGS: build-models
-    @docker compose -f triton/compose.yaml run --build --rm engines python3 /opt/nereid/scripts/build_engines.py build --repository /models --cache /cache "$@"
+    @mkdir -p .cache/engines  # else Docker makes it, as root
+    @docker compose -f triton/compose.yaml run --build --rm --user "$(id -u):$(id -g)" engines python3 /opt/nereid/scripts/build_engines.py build --repository /models --cache /cache "$@"
 
 # Write configs/tensorrt.pbtxt of the models from their config.pbtxt
 [group('models')]

@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
@@ -94,8 +94,10 @@ def for_gpu(text: str) -> str:
     keys = sorted(config.parameters, key=lambda key: text.index(f'"{key}"'))  # a map has no order
     parameters = {key: config.parameters[key].string_value for key in keys}
     setting = setting_of(config.name, parameters)
-    shapes = warmup_shapes(parameters, setting)
     source = config.input[0]
+    shapes = warmup_shapes(parameters, setting, source)
+    if config.max_batch_size == 1:  # the network itself takes one at a time
+        setting = replace(setting, batch=1, batching="")
     kind = DataType.Name(source.data_type)
     lines = [
         f"{head}# {setting.reason}",
@@ -149,8 +151,12 @@ def side_of(parameters: dict[str, str]) -> int:
     return math.ceil(math.sqrt(room) / SIDE_STEP) * SIDE_STEP
 
 
-def warmup_shapes(parameters: dict[str, str], setting: Setting) -> list[tuple[int, int]]:
+def warmup_shapes(
+    parameters: dict[str, str], setting: Setting, source: ModelConfig
+) -> list[tuple[int, int]]:
     """Height and width of what is sent before the model is ready; the first is what comes most."""
+    if source.dims[0] != -1:
+        return [(int(source.dims[0]), int(source.dims[1]))]
     if side_of(parameters):
         return [tile(parameters, setting, PHOTOS["1080p"])]
     longest, step = int(parameters["longest_side"]), int(parameters["multiple_of"])

@@ -3,11 +3,11 @@
 #   TRITON_REPOSITORY  the model repository: a folder, or s3://BUCKET/PREFIX, or s3://http://HOST:PORT/BUCKET/PREFIX
 #                      with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_DEFAULT_REGION; default /models
 #   TRITON_MODELS      names that are checked and loaded at the start, by spaces; default: all
-#   NEREID_ENGINES     build_engines.py, elsewhere than in the image
+#   ENGINES_BUILDER    build_engines.py, elsewhere than in the image
 set -euo pipefail
 repository=${TRITON_REPOSITORY:-/models}
 read -ra models <<<"${TRITON_MODELS:-}"
-builder=${NEREID_ENGINES:-/opt/nereid/scripts/build_engines.py}
+builder=${ENGINES_BUILDER:-/opt/nereid/scripts/build_engines.py}
 
 checked=$repository
 if [[ $repository == s3://* ]]; then

@@ -87,7 +87,10 @@ def _profile(builder: Any, network: Any, order: Order) -> Any:
         )
     profile = builder.create_optimization_profile()
     for name, shapes in order.profile.items():
-        profile.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
+        try:
+            profile.set_shape(name, shapes.minimum, shapes.optimum, shapes.maximum)
+        except ValueError as error:
+            raise EngineError(f"{order.name}: TensorRT refuses the profile: {error}") from error
     return profile
 
 

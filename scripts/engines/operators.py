@@ -62,10 +62,9 @@ class _Graph:
         self._constants = {item.name: item for item in graph.initializer}
         self._types |= {name: item.data_type for name, item in self._constants.items()}
         for node in graph.node:
-            if node.op_type == "Constant":
-                value = next(item.t for item in node.attribute if item.name == "value")
-                self._constants[node.output[0]] = value
-                self._types[node.output[0]] = value.data_type
+            for item in node.attribute if node.op_type == "Constant" else ():
+                if item.name == "value":
+                    self._constants[node.output[0]] = item.t
         self._ends = {info.name for info in (*graph.input, *graph.output)}
 
     def wrong_types(self, node: onnx.NodeProto, rule: dict[str, Any]) -> list[str]:

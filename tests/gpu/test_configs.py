@@ -86,6 +86,15 @@ def test_the_page_on_gpus_says_what_each_engine_is(name: str) -> None:
     assert row in page
 
 
+def test_a_detector_for_one_picture_of_one_size_gets_just_that() -> None:
+    text = (REPOSITORY / "nanodet-g-416" / "config.pbtxt").read_text()
+    text = text.replace("max_batch_size: 8", "max_batch_size: 1").replace("-1, -1, 3", "64, 96, 3")
+    made = text_format.Parse(for_gpu(text), ModelConfig())
+    assert made.max_batch_size == 1
+    assert not made.dynamic_batching.preferred_batch_size
+    assert [list(item.inputs["image"].dims) for item in made.model_warmup] == [[64, 96, 3]]
+
+
 def test_the_command_writes_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "nanodet-g-416"
     folder.mkdir()

@@ -172,7 +172,7 @@ def test_engines_are_built_with_a_repository_to_write_into_on_one_gpu() -> None:
     words = engines["command"]
     assert words[1] == "/opt/nereid/scripts/build_engines.py"
     assert words[words.index("--repository") + 1] == "/models"
-    assert "run --build --rm engines" in (CHECKOUT / "justfile").read_text()
+    assert "run --build --rm" in (CHECKOUT / "justfile").read_text()
 
 
 # Writes down how it was called and, of a builder, which files it finds.
@@ -195,7 +195,7 @@ def start(tmp_path: Path) -> Any:
     (programs / "rclone").symlink_to(RCLONE)
 
     def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        known = {"PATH": f"{programs}:/usr/bin:/bin", "NEREID_ENGINES": "build_engines.py"}
+        known = {"PATH": f"{programs}:/usr/bin:/bin", "ENGINES_BUILDER": "build_engines.py"}
         return subprocess.run(
             [str(TRITON / "serve.sh"), *words],
             env=known | settings,
