@@ -105,6 +105,7 @@ def for_gpu(text: str) -> str:
         'platform: "tensorrt_plan"',
         'default_model_filename: "model.plan"',
         f"max_batch_size: {setting.batch}",
+        *versions(config),
         *(
             f"{label} [ {tensor(item)} ]"
             for label, item in (("input", source), ("output", config.output[0]))
@@ -190,6 +191,17 @@ def tensor(item: ModelConfig) -> str:
     more = f" label_filename: {json.dumps(label)}" if label else ""
     kind = DataType.Name(item.data_type)
     return f'{{ name: "{item.name}" data_type: {kind} dims: [ {dims} ]{more} }}'
+
+
+def versions(config: ModelConfig) -> list[str]:
+    """Which versions Triton loads, where the configuration says."""
+    if not config.HasField("version_policy"):
+        return []
+    if config.version_policy.HasField("specific"):
+        numbers = ", ".join(map(str, config.version_policy.specific.versions))
+        return [f"version_policy {{ specific {{ versions: [ {numbers} ] }} }}"]
+    policy = text_format.MessageToString(config.version_policy, as_one_line=True)
+    return [f"version_policy {{ {policy} }}"]
 
 
 def priorities(config: ModelConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_every_model_has_the_configuration_that_is_written_for_it(name: str) -> 
 def test_tensors_priorities_and_parameters_are_those_of_the_cpu(name: str) -> None:
     gpu, cpu = Model(REPOSITORY / name).config, on_a_cpu(name)
     assert gpu.name == name
+    assert gpu.version_policy == cpu.version_policy, f"{name}: {AGAIN}"
     assert list(gpu.input) == list(cpu.input), f"{name}: {AGAIN}"
     assert list(gpu.output) == list(cpu.output), f"{name}: {AGAIN}"
     assert parameters(gpu) == parameters(cpu), f"{name}: {AGAIN}"
@@ -88,11 +90,23 @@ def test_the_page_on_gpus_says_what_each_engine_is(name: str) -> None:
 
 def test_a_detector_for_one_picture_of_one_size_gets_just_that() -> None:
     text = (REPOSITORY / "nanodet-g-416" / "config.pbtxt").read_text()
-    text = text.replace("max_batch_size: 8", "max_batch_size: 1").replace("-1, -1, 3", "64, 96, 3")
+    text = re.sub(r"max_batch_size: \d+", "max_batch_size: 1", text)
+    text = text.replace("-1, -1, 3", "64, 96, 3")
     made = text_format.Parse(for_gpu(text), ModelConfig())
     assert made.max_batch_size == 1
     assert not made.dynamic_batching.preferred_batch_size
     assert [list(item.inputs["image"].dims) for item in made.model_warmup] == [[64, 96, 3]]
+
+
+@pytest.mark.parametrize(
+    "policy", ["specific { versions: [ 1, 3 ] }", "latest { num_versions: 2 }", "all { }"]
+)
+def test_the_versions_that_are_served_are_those_of_the_cpu(policy: str) -> None:
+    text = (REPOSITORY / "nanodet-g-416" / "config.pbtxt").read_text()
+    text = re.sub(r"version_policy.*\n", "", text) + f"version_policy {{ {policy} }}\n"
+    cpu = text_format.Parse(text, ModelConfig())
+    gpu = text_format.Parse(for_gpu(text), ModelConfig())
+    assert gpu.version_policy == cpu.version_policy
 
 
 def test_the_command_writes_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
