@@ -48,6 +48,19 @@ build-models *ARGS: (_install "main")
 build-goldens: (_install "dev") build-models
     @'{{ venv }}/python' scripts/build_goldens.py
 
+# Build TensorRT engines on this machine's GPU, in NVIDIA's container (docs/gpu.md): just build-engines realesrgan-x4plus
+[group('models')]
+[no-exit-message]
+build-engines *ARGS: build-models
+    @mkdir -p .cache/engines  # else Docker makes it, as root
+    @docker compose -f triton/compose.yaml run --build --rm --user "$(id -u):$(id -g)" engines python3 /opt/nereid/scripts/build_engines.py build --repository /models --cache /cache "$@"
+
+# Write configs/tensorrt.pbtxt of the models from their config.pbtxt
+[group('models')]
+[no-exit-message]
+gpu-configs *ARGS: (_install "main")
+    @'{{ venv }}/python' scripts/gpu_configs.py "$@"
+
 # Run the tests; arguments go to pytest: just test tests/embedded -k restart
 [group('develop')]
 [no-exit-message]
@@ -94,6 +107,7 @@ lock:
     '{{ tools }}/uv' {{ compile }} -o requirements/main.txt --group build pyproject.toml
     '{{ tools }}/uv' {{ compile }} -o requirements/build.txt requirements/build.in
     '{{ tools }}/uv' {{ compile }} -o requirements/dev.txt --group build --group dev -c requirements/main.txt pyproject.toml
+    '{{ tools }}/uv' pip compile --quiet --generate-hashes --no-deps --python-version 3.12 --no-header --no-annotate -o requirements/container.txt requirements/container.in
 
 compile := "pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate"
 

@@ -76,7 +76,6 @@ async def model_ports(
                 server=triton,
                 inference=triton,
                 values=values,
-                config_name=settings.model_config_name,
                 max_latency_ratio=max_latency_ratio or MAX_LATENCY_RATIO,
                 say=lambda text: click.echo(text, err=True),
             ),

@@ -48,8 +48,6 @@ class Checker:
     server: ModelServer
     inference: Inference
     values: KeyValue
-    config_name: str = ""
-    """Triton's --model-config-name."""
     max_latency_ratio: float = MAX_LATENCY_RATIO
     say: Say = lambda _: None
 
@@ -94,7 +92,7 @@ class Checker:
     async def _trial(self, target: Target) -> AsyncIterator[ServedModel]:
         """The version, loaded from its bytes under a name that nobody asks for."""
         name = f"{target.model}.trial-{target.version}"
-        text = await self.repository.config(target.model, self.config_name)
+        text = await self.repository.served_config(target.model)
         config = parse_config(with_policy(text, [target.version]), f"{target.model}/{CONFIG}")
         config.name = name
         files = await self.repository.files(target.model, target.version)

@@ -24,8 +24,11 @@ class Files(Protocol):
         """A file's content. Raises `NotFound` (`file_not_found`)."""
         ...
 
-    async def write(self, path: str, content: bytes) -> None:
-        """Put one file, whole or not at all, over the one that is there."""
+    async def write(self, path: str, content: bytes, *, keep_times: bool = False) -> None:
+        """Put one file, whole or not at all, over the one that is there.
+
+        With `keep_times` file and folder keep their times of modification, where a place can.
+        """
         ...
 
     async def put(self, folder: str, content: Content) -> None:

@@ -33,9 +33,13 @@ class FolderFiles:
         except OSError as error:
             raise NotFound("file_not_found", f"There is no file {self._root / path}.") from error
 
-    async def write(self, path: str, content: bytes) -> None:
+    async def write(self, path: str, content: bytes, *, keep_times: bool = False) -> None:
         """See `Files.write`."""
-        await asyncio.to_thread(self._write, self._root / path, content)
+        target = self._root / path
+        kept = _times(target, target.parent) if keep_times else {}
+        await asyncio.to_thread(self._write, target, content)
+        for changed, times in kept.items():
+            os.utime(changed, ns=times)
 
     async def put(self, folder: str, content: Content) -> None:
         """See `Files.put`."""
@@ -98,6 +102,11 @@ class FolderFiles:
             shutil.rmtree(aside, ignore_errors=True)
             with contextlib.suppress(OSError):  # another one is at work there
                 hidden.rmdir()
+
+
+def _times(*paths: Path) -> dict[Path, tuple[int, int]]:
+    """When each was read and changed last, in nanoseconds."""
+    return {path: (path.stat().st_atime_ns, path.stat().st_mtime_ns) for path in paths}
 
 
 def _flush(path: Path) -> None:

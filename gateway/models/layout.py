@@ -14,6 +14,8 @@ CONFIG, CONFIGS = "config.pbtxt", "configs"
 RECORD, GOLDEN = "version.json", "golden.npz"
 NOTES = frozenset({RECORD, GOLDEN})
 """Files of a version that say something of it and are not served."""
+ENGINES = re.compile(r"(model\..*\.json|engine\.json|calibration\..*|.*\.plan)")
+"""What scripts/build_engines.py makes of a version's ONNX on one machine."""
 NUMBER = re.compile(r"[1-9]\d*")
 """The folder of a version."""
 REMOVED = "removed.json"
@@ -46,15 +48,30 @@ def whole_versions(model: str, paths: Iterable[str]) -> list[str]:
     for number in version_numbers(model, there):
         start = f"{model}/{number}/"
         inside = {path.removeprefix(start) for path in there if path.startswith(start)}
-        if PARTIAL not in inside and inside - NOTES:
+        if PARTIAL not in inside and content_of(inside):
             whole.append(number)
     return sorted(whole, key=int)
+
+
+def content_of(paths: Iterable[str]) -> set[str]:
+    """Those of a version's files that make it what it is.
+
+    Notes do not, nor do engines that were built from what else there is.
+    """
+    files = {path for path in paths if path not in NOTES}
+    return {path for path in files if ENGINES.fullmatch(path) is None} or files
 
 
 def is_config(model: str, path: str) -> bool:
     """Whether Triton may read the path as a configuration of the model."""
     variant = re.fullmatch(rf"{re.escape(model)}/{CONFIGS}/[^/]+\.pbtxt", path)
     return path == f"{model}/{CONFIG}" or variant is not None
+
+
+def used_config(model: str, paths: Iterable[str], name: str) -> str:
+    """The path of configs/NAME.pbtxt where there is one, else of config.pbtxt, as Triton has it."""
+    variant = f"{model}/{CONFIGS}/{name}.pbtxt"
+    return variant if name and variant in set(paths) else f"{model}/{CONFIG}"
 
 
 def is_beside(model: str, path: str) -> bool:

@@ -19,10 +19,10 @@ async def open_repository(settings: Settings) -> AsyncIterator[ModelRepository]:
     """The repository of the setting `model_repository`. Raises `SettingsError`."""
     place = place_of(settings.model_repository)
     if isinstance(place, Path):
-        yield ModelRepository(FolderFiles(place))
+        yield ModelRepository(FolderFiles(place), settings.model_config_name)
         return
     async with open_objects(repository_address(settings, place)) as objects:
-        yield ModelRepository(S3Files(objects, place.prefix))
+        yield ModelRepository(S3Files(objects, place.prefix), settings.model_config_name)
 
 
 def repository_address(settings: Settings, place: S3Place) -> S3Address:

@@ -7,14 +7,14 @@ from gateway.models.config import admitted_versions, parse_config
 from gateway.models.files import Files
 from gateway.models.layout import (
     CONFIG,
-    CONFIGS,
     GOLDEN,
     NAME,
-    NOTES,
     RECORD,
+    content_of,
     is_beside,
     is_model,
     model_names,
+    used_config,
     whole_versions,
 )
 from gateway.models.record import VersionRecord, read_record, sha256, version_sha256
@@ -23,8 +23,10 @@ from gateway.models.record import VersionRecord, read_record, sha256, version_sh
 class RepositoryReader:
     """Asks for models and versions; changes nothing."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, config_name: str = "") -> None:
+        """`config_name` is Triton's --model-config-name."""
         self._files = files
+        self._config_name = config_name
 
     async def models(self) -> list[str]:
         """All models: folders that are whole and have a config.pbtxt."""
@@ -39,9 +41,12 @@ class RepositoryReader:
 
         Raises `NotFound` (`model_not_found`).
         """
-        paths = await self._paths(model)
-        path = f"{model}/{CONFIGS}/{name}.pbtxt"
-        return (await self._files.read(path if path in paths else f"{model}/{CONFIG}")).decode()
+        path = used_config(model, await self._paths(model), name)
+        return (await self._files.read(path)).decode()
+
+    async def served_config(self, model: str) -> str:
+        """The text of the configuration that our Triton uses. Raises as `config`."""
+        return await self.config(model, self._config_name)
 
     async def files(self, model: str, version: str) -> dict[str, bytes]:
         """All of a version, and what lies beside the config, by path below the model's folder.
@@ -74,7 +79,7 @@ class RepositoryReader:
         """What the version is now, by its content; see `VersionRecord.sha256`."""
         paths = await self._version_paths(model, version)
         inside = {path.removeprefix(f"{model}/{version}/"): path for path in paths}
-        served = [name for name in inside if name not in NOTES]
+        served = content_of(inside)
         content = {name: sha256(await self._files.read(inside[name])) for name in served}
         return version_sha256(content, parse_config(await self.config(model), f"{model}/{CONFIG}"))
 

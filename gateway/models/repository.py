@@ -23,6 +23,7 @@ from gateway.models.layout import (
     REMOVED,
     is_config,
     is_model,
+    used_config,
     version_numbers,
     whole_versions,
 )
@@ -191,12 +192,19 @@ class ModelRepository(RepositoryReader):
             )
 
     async def _set_policy(self, model: str, versions: list[str]) -> None:
-        for path in await self._paths(model):
+        """In every configuration of the model.
+
+        Triton loads all versions anew where anything of the model but its configuration and its
+        versions has changed, a configuration that it does not use among that.
+        """
+        paths = await self._paths(model)
+        used = used_config(model, paths, self._config_name)
+        for path in paths:
             if is_config(model, path):
                 text = (await self._files.read(path)).decode()
                 changed = with_policy(text, versions)
                 if changed != text:
-                    await self._files.write(path, changed.encode())
+                    await self._files.write(path, changed.encode(), keep_times=path != used)
 
     async def _removed(self) -> dict[str, int]:
         try:

@@ -35,8 +35,9 @@ class S3Files:
         content, _ = await self._objects.read(self._prefix + path, limit_bytes=LARGEST_BYTES)
         return content
 
-    async def write(self, path: str, content: bytes) -> None:
-        """See `Files.write`."""
+    async def write(self, path: str, content: bytes, *, keep_times: bool = False) -> None:
+        """See `Files.write`. S3 sets the times itself."""
+        del keep_times
         with tempfile.NamedTemporaryFile() as file:
             await asyncio.to_thread(Path(file.name).write_bytes, content)
             await self._objects.upload(Path(file.name), self._prefix + path, CONTENT_TYPE)

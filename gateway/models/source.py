@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from functions._kit.errors import Unprocessable
-from gateway.models.layout import CONFIG, CONFIGS, NOTES, NUMBER, RECORD
+from gateway.models.layout import CONFIG, CONFIGS, NUMBER, RECORD, content_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Source:
 
     def served(self) -> dict[str, Path | bytes]:
         """The version's files but its notes."""
-        return {path: content for path, content in self.files.items() if path not in NOTES}
+        return {path: self.files[path] for path in content_of(self.files)}
 
 
 def read_folder(folder: Path, origin: str = "") -> Source:
@@ -62,7 +62,7 @@ def _files(folder: Path, origin: str) -> dict[str, Path | bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith(".") and path.name != RECORD
     }
-    if not set(files) - NOTES:
+    if not content_of(files):
         raise _invalid(f"{origin} holds no file of a model")
     return files
 

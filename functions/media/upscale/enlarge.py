@@ -78,6 +78,7 @@ class _Run:
             width,
             halo=int(self._model.parameters["halo"]),
             max_tile_pixels=int(self._model.parameters["max_tile_pixels"]),
+            max_tile_side=int(self._model.parameters.get("max_tile_side", "0")),
             parallel=self._streams,
         )
         shape = (height * self._scale, width * self._scale, *samples.shape[2:])

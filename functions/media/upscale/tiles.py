@@ -103,18 +103,29 @@ class Span:
 
 
 def plan(
-    height: int, width: int, *, halo: int, max_tile_pixels: int, parallel: int = 1
+    height: int,
+    width: int,
+    *,
+    halo: int,
+    max_tile_pixels: int,
+    max_tile_side: int = 0,
+    parallel: int = 1,
 ) -> TilePlan:
     """The plan that computes least, when `parallel` tiles run at the same time.
 
-    Raises `JobFailed` (code `tile_too_small`) where the photo must be cut and a tile of
-    `max_tile_pixels` is all halo.
+    `max_tile_side` bounds height and width each, in pixels; 0: they have no bound of their own.
+    Raises `JobFailed` (code `tile_too_small`) where the photo must be cut and a tile within the
+    limits is all halo.
     """
-    grids = list(_grids(height, width, halo, max_tile_pixels))
+    side = max_tile_side or max(height, width)
+    grids = list(_grids(height, width, halo, max_tile_pixels, side))
     if not grids:
+        limits = f"max_tile_pixels = {max_tile_pixels}"
+        if max_tile_side:
+            limits += f" or max_tile_side = {max_tile_side}"
         raise JobFailed(
             "tile_too_small",
-            f"max_tile_pixels = {max_tile_pixels} of the model is too small for its halo = {halo}: "
+            f"{limits} of the model is too small for its halo = {halo}: "
             "raise it in the model's config.pbtxt.",
         )
 
@@ -128,11 +139,13 @@ def plan(
     return TilePlan(height, width, _spans(height, rows, halo), _spans(width, columns, halo))
 
 
-def _grids(height: int, width: int, halo: int, max_tile_pixels: int) -> Iterator[tuple[int, int]]:
+def _grids(
+    height: int, width: int, halo: int, max_tile_pixels: int, side: int
+) -> Iterator[tuple[int, int]]:
     """For every number of rows, the fewest columns (and one more) whose tiles are small enough."""
     for rows in range(1, height + 1):
         tile_height = _extent(height, rows, halo)
-        widest = max_tile_pixels // tile_height
+        widest = min(max_tile_pixels // tile_height, side) if tile_height <= side else 0
         if widest >= width:
             yield rows, 1
             yield from ((rows, 2),) if width > 1 else ()

@@ -66,6 +66,24 @@ def test_large_photos_are_planned_within_the_limit(size: tuple[int, int]) -> Non
     assert tiles.waste < 0.2
 
 
+def test_no_side_of_a_tile_is_longer_than_it_may_be() -> None:
+    generator = random.Random(2)
+    for _ in range(500):
+        height, width = generator.randint(1, 400), generator.randint(1, 400)
+        halo = generator.randint(0, 24)
+        side = generator.randint(2 * halo + 3, 200)
+        limit = generator.randint((2 * halo + 3) ** 2, 60_000)
+        tiles = plan(height, width, halo=halo, max_tile_pixels=limit, max_tile_side=side)
+        check(tiles, halo, limit)
+        assert max(tiles.tile_height, tiles.tile_width) <= side
+
+
+def test_a_bound_that_a_photo_keeps_anyway_changes_nothing() -> None:
+    free = plan(1080, 1920, halo=19, max_tile_pixels=600_000, parallel=2)
+    bound = plan(1080, 1920, halo=19, max_tile_pixels=600_000, max_tile_side=1024, parallel=2)
+    assert list(free) == list(bound)
+
+
 def test_parallel_prefers_a_number_of_tiles_that_leaves_no_stream_idle() -> None:
     one_by_one = plan(100, 300, halo=1, max_tile_pixels=10_300)
     in_pairs = plan(100, 300, halo=1, max_tile_pixels=10_300, parallel=2)
@@ -77,3 +95,8 @@ def test_a_tile_that_would_be_all_halo_is_refused_with_the_way_out() -> None:
     with pytest.raises(JobFailed, match="max_tile_pixels") as caught:
         plan(1000, 1000, halo=20, max_tile_pixels=1600)
     assert caught.value.code == "tile_too_small"
+
+
+def test_a_side_that_would_be_all_halo_is_refused_with_the_way_out() -> None:
+    with pytest.raises(JobFailed, match="max_tile_side = 40 of the model is too small"):
+        plan(1000, 1000, halo=20, max_tile_pixels=60_000, max_tile_side=40)
