@@ -126,7 +126,7 @@ class Load:
 
     async def prepare(self) -> None:
         """The camera's rules, and a frame in the bucket that makes one alert."""
-        rules = {"labels": ["cup"], "min_score": 0.3, "cooldown_seconds": 0}
+        rules = {"labels": ["cup"], "min_score": 0.33, "cooldown_seconds": 0}
         answer = await self._http.put(f"/api/v1/cameras/{self._camera}", json=rules)
         answer.raise_for_status()
         frame = pyvips.Image.new_from_file(str(CHECKOUT / "tests" / "data" / "coffee.png"))

@@ -117,7 +117,7 @@ async def test_models_change_while_frames_come_in_and_no_frame_is_lost(
     repository = await asyncio.to_thread(with_more_detectors, tmp_path / "models")
     nereid = await asyncio.to_thread(own_system, model_repository=repository)
     nereid.add_clients(engineer="models:read,models:write")
-    rules: dict[str, Any] = {"labels": ["cup"], "min_score": 0.3, "cooldown_seconds": 0}
+    rules: dict[str, Any] = {"labels": ["cup"], "min_score": 0.33, "cooldown_seconds": 0}
     async with (
         camera_of(nereid, "kitchen", **rules) as camera,
         client_of(nereid, "engineer") as engineer,
