@@ -18,6 +18,7 @@ from gateway.embedded import EmbeddedServers, EmbeddedSettings, Name, TritonSett
 from gateway.embedded.process import Command, Process, StartError, http_status
 from gateway.processes import READY
 from gateway.settings import PREFIX, RUNNING, Settings
+from gateway.tracing.endpoint import traces_url
 
 FIRST_MODELS = ("realesr-animevideov3-x2", "nanodet-g-416", "silero-vad", "moonshine-tiny-en")
 """Loaded before `ready`; every other model is loaded when it is first asked for."""
@@ -44,18 +45,12 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
     """Start what has no address in `settings`, then the gateway and the worker.
 
     Parts that die are started again. At the end all are stopped: gateway, worker (drained),
-    servers. Raises `StartError` and `Conflict` as `EmbeddedServers` does.
+    servers. Raises `SettingsError`, and `StartError` and `Conflict` as `EmbeddedServers` does.
     """
     embedded = EmbeddedServers(
         settings.data,
         want=_missing(settings),
-        settings=EmbeddedSettings(
-            triton=TritonSettings(
-                environment=settings.triton_environment,
-                repository=settings.model_repository.absolute(),
-                models=tuple(m for m in FIRST_MODELS if (settings.model_repository / m).is_dir()),
-            )
-        ),
+        settings=EmbeddedSettings(triton=triton_settings(settings)),
         on_ready=report,
     )
     _check_models(settings)
@@ -63,7 +58,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         # The data folder is ours alone now: what a killed system left behind is nobody's.
         await asyncio.to_thread(shutil.rmtree, settings.data / "scratch", ignore_errors=True)
         full = _filled(settings, servers)
-        running = servers.folder.write(RUNNING, _shared(full))
+        running = servers.folder.write(RUNNING, _shared(full, servers))
         supervising = asyncio.create_task(servers.supervise(lambda name, _: report(name, None)))
         try:
             async with _children(full, servers, report) as (gateway, worker):
@@ -72,6 +67,17 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
             supervising.cancel()
             await asyncio.gather(supervising, return_exceptions=True)
             running.unlink(missing_ok=True)
+
+
+def triton_settings(settings: Settings) -> TritonSettings:
+    """How the embedded Triton runs. Raises `SettingsError`."""
+    return TritonSettings(
+        environment=settings.triton_environment,
+        repository=settings.model_repository.absolute(),
+        models=tuple(m for m in FIRST_MODELS if (settings.model_repository / m).is_dir()),
+        traces_url=traces_url(settings.otlp_endpoint) if settings.otlp_endpoint else "",
+        traces_headers=settings.otlp_headers or "",
+    )
 
 
 def _missing(settings: Settings) -> set[Name]:
@@ -119,6 +125,8 @@ def _filled(settings: Settings, servers: EmbeddedServers) -> Settings:
         found["webhook_secret"] = servers.folder.secret("webhook")
     if settings.port == 0:
         found["port"] = servers.folder.port("http")
+    if settings.metrics_port == 0:
+        found["metrics_port"] = servers.folder.port("worker_metrics")
     return msgspec.structs.replace(settings, **found)
 
 
@@ -134,9 +142,14 @@ SHARED = (
 )
 
 
-def _shared(settings: Settings) -> str:
-    """What other commands on the same data folder need to know."""
-    return msgspec.json.encode({name: getattr(settings, name) for name in SHARED}).decode()
+def _shared(settings: Settings, servers: EmbeddedServers) -> str:
+    """What other commands on the same data folder need to know, and whoever collects metrics."""
+    told = {name: getattr(settings, name) for name in SHARED}
+    told["gateway_metrics_url"] = f"http://{settings.host}:{settings.port}/metrics"
+    told["worker_metrics_url"] = f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"
+    if "triton" in servers.wanted:
+        told["triton_metrics_url"] = servers.triton.metrics_url
+    return msgspec.json.encode(told).decode()
 
 
 def _environment(settings: Settings) -> dict[str, str]:

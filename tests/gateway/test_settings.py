@@ -75,3 +75,10 @@ def test_addresses_of_a_running_system_are_found_and_never_win(tmp_path: Path) -
     (tmp_path / RUNNING).write_text('{"nats_url": "found", "triton_url": "found"}')
     settings = load({"NEREID_NATS_URL": "given"}, data=tmp_path)
     assert (settings.nats_url, settings.triton_url) == ("given", "found")
+
+
+def test_addresses_of_metrics_are_no_settings_of_another_worker(tmp_path: Path) -> None:
+    told = '{"nats_url": "found", "worker_metrics_url": "http://127.0.0.1:9100/metrics"}'
+    (tmp_path / RUNNING).write_text(told)
+    settings = load({}, data=tmp_path)
+    assert (settings.nats_url, settings.metrics_port) == ("found", 0)

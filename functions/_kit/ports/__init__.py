@@ -20,11 +20,14 @@ from functions._kit.ports.language import (
     LanguageModel,
     LanguageModelError,
     LanguageModelUsage,
+    Turns,
 )
 from functions._kit.ports.objects import ObjectInfo, Objects
 from functions._kit.ports.operations import (
+    METRICS_MEDIA_TYPE,
     Figures,
     Limits,
+    Metrics,
     Probes,
     ProcessFigures,
     Tally,
@@ -44,6 +47,7 @@ from functions._kit.ports.tasks import Page, TaskStore
 
 __all__ = [
     "AUDIO_TYPES",
+    "METRICS_MEDIA_TYPE",
     "SPEECH",
     "AlertFilter",
     "AlertPage",
@@ -66,6 +70,7 @@ __all__ = [
     "LanguageModelUsage",
     "Letter",
     "Limits",
+    "Metrics",
     "ObjectInfo",
     "Objects",
     "Page",
@@ -81,5 +86,6 @@ __all__ = [
     "TensorSpec",
     "TokenIssuer",
     "TranscriptionFigures",
+    "Turns",
     "Usage",
 ]
