@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TRACEPARENT = "traceparent"
 """W3C Trace Context's header, in HTTP, NATS and gRPC alike."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""A client may send any word as a method; others than these are one and the same."""
 
 
 class RequestSpan(Protocol):

@@ -21,7 +21,7 @@ from opentelemetry.util.types import AttributeValue
 
 from functions._kit.errors import NereidError
 from functions._kit.ports import ServedModel
-from gateway.tracing import TRACEPARENT
+from gateway.tracing import METHODS, TRACEPARENT
 
 if TYPE_CHECKING:
     from gateway.worker.delivery import Delivery
@@ -46,7 +46,7 @@ class OpenTelemetryTracing:
         if scope["path"].startswith(UNTRACED_PATHS):
             yield _Request(None)
             return
-        method = scope["method"]
+        method = scope["method"] if scope["method"] in METHODS else "_OTHER"
         attributes = {
             "http.request.method": method,
             "url.path": scope["path"],
