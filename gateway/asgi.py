@@ -42,6 +42,7 @@ def create_app(
     for function in functions:
         for route in function.routes:
             route.tags = [function.name.partition(".")[0]]
+            route.opt["function"] = function.name
             routes.append(route)
     limiter = RateLimitConfig(
         rate_limit=("minute", token_requests_per_minute),

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import uvicorn
+from litestar.types import ASGIApp
 
 from gateway.asgi import create_app
-from gateway.registry import discover, select
-from gateway.runtime import open_runtime
+from gateway.metrics.http import HttpMetrics
+from gateway.metrics.listener import listening
+from gateway.metrics.queues import Queues
+from gateway.metrics.sickness import WaitingWorkers
+from gateway.registry import Function, discover, select
+from gateway.runtime import Runtime, open_runtime
+from gateway.serving import Server
 from gateway.settings import Settings
 from gateway.worker import Worker
+from gateway.worker.health import Tell
+from gateway.worker.metrics import WorkMetrics
 from gateway.worker.sickness import SicknessReport
-
-log = logging.getLogger(__name__)
 
 READY = "ready"
 STOP_GRACE_S = 10
@@ -28,17 +33,10 @@ KEEP_ALIVE_S = 75
 
 async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
     """Answer HTTP until SIGINT or SIGTERM; open requests are finished."""
-    functions = [f for f in select(discover(), only) if f.routes]
     async with open_runtime(settings, name="nereid-serve") as runtime:
-        app = create_app(
-            functions,
-            runtime.by_name(),
-            runtime.authenticator,
-            token_requests_per_minute=settings.token_requests_per_minute,
-        )
-        server = _Server(
+        server = Server(
             uvicorn.Config(
-                app,
+                gateway_app(settings, runtime, only),
                 host=settings.host,
                 port=settings.port,
                 log_config=None,
@@ -57,13 +55,19 @@ async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
                 stopping.cancel()
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn without its own signals: it would raise them again and end us before we close."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `stopped_by_signals`."""
-        yield
+def gateway_app(settings: Settings, runtime: Runtime, only: Sequence[str] = ()) -> ASGIApp:
+    """What a gateway answers with: functions' routes, watched."""
+    found = discover()
+    app = create_app(
+        [f for f in select(found, only) if f.routes],
+        runtime.by_name(),
+        runtime.authenticator,
+        token_requests_per_minute=settings.token_requests_per_minute,
+    )
+    queues = Queues(runtime.stream, found)
+    runtime.metrics.add(queues, queues.refresh)
+    runtime.metrics.add(WaitingWorkers(runtime.values, runtime.probes))
+    return HttpMetrics(runtime.metrics.registry).around(app, runtime.tracing)
 
 
 async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
@@ -74,26 +78,39 @@ async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
 async def work(settings: Settings, only: Sequence[str] = ()) -> None:
     """Take messages until SIGINT or SIGTERM, then drain."""
     functions = [f for f in select(discover(), only) if f.consumers]
-    async with open_runtime(settings, name="nereid-work") as runtime:
+    async with open_runtime(settings, name="nereid-work") as runtime, AsyncExitStack() as stack:
         report = SicknessReport(runtime.values)
-        worker = Worker(
-            functions,
-            runtime.by_type(),
-            runtime.stream,
-            runtime.probes,
-            scratch=runtime.scratch,
-            drain_s=settings.drain_s,
-            answered={"triton": lambda: runtime.triton.answered},
-            tell=report.tell,
+        worker = worker_of(settings, runtime, functions, report.tell)
+        host, port = settings.metrics_host, settings.metrics_port
+        await stack.enter_async_context(
+            listening(runtime.metrics, runtime.authenticator, host, port)
         )
+        await stack.enter_async_context(report.running())
+        stop = stack.enter_context(stopped_by_signals())
         ready = asyncio.Event()
-        async with report.running():
-            with stopped_by_signals() as stop:
-                telling = asyncio.create_task(_tell(ready, [f.name for f in functions]))
-                try:
-                    await worker.run(stop, ready)
-                finally:
-                    telling.cancel()
+        telling = asyncio.create_task(_tell(ready, [f.name for f in functions]))
+        try:
+            await worker.run(stop, ready)
+        finally:
+            telling.cancel()
+
+
+def worker_of(
+    settings: Settings, runtime: Runtime, functions: Sequence[Function], tell: Tell
+) -> Worker:
+    """What takes messages for `functions`, counted and traced."""
+    return Worker(
+        functions,
+        runtime.by_type(),
+        runtime.stream,
+        runtime.probes,
+        scratch=runtime.scratch,
+        drain_s=settings.drain_s,
+        answered={"triton": lambda: runtime.triton.answered},
+        tell=tell,
+        metrics=WorkMetrics(runtime.metrics.registry),
+        tracing=runtime.tracing,
+    )
 
 
 @contextmanager

@@ -39,8 +39,12 @@ from gateway.adapters.objects import S3Address, open_objects
 from gateway.adapters.observed import observed
 from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_database
 from gateway.adapters.tally import open_tally
+from gateway.asgi import VERSION
 from gateway.auth import Authenticator, Tokens
+from gateway.metrics.capacity import Capacity
+from gateway.metrics.process import ProcessMetrics
 from gateway.settings import Settings, SettingsError
+from gateway.tracing import Tracing, open_tracing
 from gateway.worker.sickness import reported
 
 
@@ -63,6 +67,8 @@ class Runtime:
     figures: Figures
     in_flight: InFlight
     limits: Limits
+    metrics: ProcessMetrics
+    tracing: Tracing
     tokens: Tokens
     authenticator: Authenticator
     scratch: Path
@@ -92,6 +98,7 @@ class Runtime:
             "language_model": self.language_model,
             "figures": self.figures,
             "in_flight": self.in_flight,
+            "metrics": self.metrics,
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,
@@ -123,10 +130,14 @@ class Runtime:
 @asynccontextmanager
 async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtime]:
     """Connect to every server. Raises `SettingsError` for an address that is missing."""
+    role = name.removeprefix("nereid-")
     secret = required(settings, "token_secret")
     scratch = settings.scratch_dir.absolute()
     scratch.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
+        tracing = await stack.enter_async_context(
+            _tracing(settings, name)
+        )  # hears all that follows
         client = await connect(required(settings, "nats_url"), name=name)
         stack.push_async_callback(client.close)
         limits = StreamLimits(
@@ -136,14 +147,16 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         )
         await ensure_streams(client, limits)
         await ensure_buckets(client, settings.stream_replicas)
-        stream = JetStream(client)
+        stream = JetStream(client, tracing)
         database = await stack.enter_async_context(
             open_database(required(settings, "database_url"))
         )
-        objects = await stack.enter_async_context(open_objects(s3_address(settings)))
+        objects = await stack.enter_async_context(open_objects(s3_address(settings), tracing))
         triton = await stack.enter_async_context(
             TritonInference(
-                required(settings, "triton_url"), infer_timeout_s=settings.inference_timeout_s
+                required(settings, "triton_url"),
+                infer_timeout_s=settings.inference_timeout_s,
+                tracing=tracing,
             )
         )
         values = await stack.enter_async_context(open_key_values(client))
@@ -151,10 +164,10 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         tally = await stack.enter_async_context(open_tally(stream))
         converter = await stack.enter_async_context(_converter(settings))
         language_model = await stack.enter_async_context(_language_model(settings, values))
-        figures = await stack.enter_async_context(
-            open_figures(values, converter, name, name.removeprefix("nereid-"))
-        )
+        figures = await stack.enter_async_context(open_figures(values, converter, name, role))
         in_flight = await stack.enter_async_context(open_in_flight(scratch))
+        metrics = ProcessMetrics(role, VERSION)
+        metrics.add(Capacity(converter, language_model, figures))
         clients = ClientTable(database)
         tokens = Tokens(secret, settings.token_lifetime_s)
         yield Runtime(
@@ -182,10 +195,22 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
                 allow_private_callbacks=settings.allow_private_callbacks,
                 webhook_secret=required(settings, "webhook_secret").encode(),
             ),
+            metrics=metrics,
+            tracing=tracing,
             tokens=tokens,
             authenticator=Authenticator(clients, tokens, secret),
             scratch=scratch,
         )
+
+
+def _tracing(settings: Settings, name: str) -> AbstractAsyncContextManager[Tracing]:
+    return open_tracing(
+        settings.otlp_endpoint,
+        headers=settings.otlp_headers,
+        ratio=settings.trace_ratio,
+        service=name,
+        version=VERSION,
+    )
 
 
 def _converter(settings: Settings) -> AbstractAsyncContextManager[AudioConverter]:

@@ -25,7 +25,7 @@ WITHOUT_PREFIX = frozenset(
 )
 """Settings that are also taken from a variable without `NEREID_`, which wins over it."""
 RUNNING = "running.json"
-"""File of the data folder that tells other commands where the embedded servers are."""
+"""File of the data folder that tells where the embedded servers are, and the metrics."""
 
 
 class SettingsError(Exception):
@@ -120,6 +120,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_repository_access_key: str | None = None
     """For a repository in S3; those of `s3_access_key` and `s3_secret_key` unless set."""
     model_repository_secret_key: str | None = None
+    metrics_host: str = "127.0.0.1"
+    """Address of a worker's GET /metrics; beyond loopback it asks for credentials."""
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """0 takes a free one, which the worker's log tells, and `nereid up` keeps."""
+    otlp_endpoint: str | None = None
+    """An OTLP/HTTP collector that takes traces: http(s)://host:port"""
+    otlp_headers: str | None = None
+    """name=value,name=value: what the collector wants to know us by."""
+    trace_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """So many of all traces are kept, unless the caller has decided."""
+
     triton_environment: Path = CHECKOUT / ".triton"
     """The Python environment that holds Triton, for the embedded server."""
 
@@ -151,9 +162,9 @@ def load(
     shared: dict[str, str] = msgspec.json.decode(file.read_bytes())
     defaults = Settings()
     unset = {
-        name: value
-        for name, value in shared.items()
-        if getattr(settings, name) == getattr(defaults, name)
+        name: shared[name]
+        for name in Settings.__struct_fields__
+        if name in shared and getattr(settings, name) == getattr(defaults, name)
     }
     return msgspec.structs.replace(settings, **unset)
 

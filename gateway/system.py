@@ -31,6 +31,7 @@ from gateway.models.opening import open_repository, repository_address
 from gateway.models.place import S3Place, place_of
 from gateway.processes import READY
 from gateway.settings import PREFIX, RUNNING, Settings
+from gateway.tracing.endpoint import traces_url
 
 FIRST_MODELS = ("realesr-animevideov3-x2", "nanodet-g-416", "silero-vad", "moonshine-tiny-en")
 """Loaded before `ready`; every other model is loaded when it is first asked for."""
@@ -59,7 +60,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
     """Start what has no address in `settings`, then the gateway and the worker.
 
     Parts that die are started again. At the end all are stopped: gateway, worker (drained),
-    servers. Raises `StartError` and `Conflict` as `EmbeddedServers` does.
+    servers. Raises `SettingsError`, and `StartError` and `Conflict` as `EmbeddedServers` does.
     """
     place = place_of(settings.model_repository)
     embedded = EmbeddedServers(
@@ -67,7 +68,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         want=_missing(settings),
         settings=EmbeddedSettings(
             s3=S3Settings(further_buckets=_own_buckets(place)),
-            triton=await _triton(settings)
+            triton=await triton_settings(settings)
             if isinstance(place, Path)
             else partial(_on_s3, settings),
         ),
@@ -78,7 +79,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         await asyncio.to_thread(shutil.rmtree, settings.data / "scratch", ignore_errors=True)
         full = _filled(settings, servers)
         broken = await _broken_models(full, servers) if settings.triton_url is None else {}
-        running = servers.folder.write(RUNNING, _shared(full))
+        running = servers.folder.write(RUNNING, _shared(full, servers))
         supervising = asyncio.create_task(servers.supervise(lambda name, _: report(name, None)))
         try:
             async with _children(full, servers, report) as (gateway, worker):
@@ -104,7 +105,7 @@ def _own_buckets(place: Path | S3Place) -> tuple[str, ...]:
     return (place.bucket,) if isinstance(place, S3Place) and place.endpoint is None else ()
 
 
-async def _triton(settings: Settings) -> TritonSettings:
+async def triton_settings(settings: Settings) -> TritonSettings:
     """The embedded Triton on the model repository, with those of the first models that are there.
 
     Raises `StartError` for one that is not built.
@@ -139,6 +140,8 @@ async def _triton(settings: Settings) -> TritonSettings:
         models=tuple(there),
         config_name=settings.model_config_name,
         exit_on_error=False,
+        traces_url=traces_url(settings.otlp_endpoint) if settings.otlp_endpoint else "",
+        traces_headers=settings.otlp_headers or "",
     )
 
 
@@ -155,7 +158,7 @@ async def _broken_models(settings: Settings, servers: EmbeddedServers) -> dict[s
 
 
 async def _on_s3(settings: Settings, s3: RunningS3 | None) -> TritonSettings:
-    return await _triton(settings if s3 is None else _with_s3(settings, s3))
+    return await triton_settings(settings if s3 is None else _with_s3(settings, s3))
 
 
 def _with_s3(settings: Settings, s3: RunningS3) -> Settings:
@@ -185,6 +188,8 @@ def _filled(settings: Settings, servers: EmbeddedServers) -> Settings:
         found["webhook_secret"] = servers.folder.secret("webhook")
     if settings.port == 0:
         found["port"] = servers.folder.port("http")
+    if settings.metrics_port == 0:
+        found["metrics_port"] = servers.folder.port("worker_metrics")
     return msgspec.structs.replace(settings, **found)
 
 
@@ -204,13 +209,17 @@ SHARED = (
 )
 
 
-def _shared(settings: Settings) -> str:
-    """What other commands on the same data folder need to know."""
-    shared = {name: value for name in SHARED if (value := getattr(settings, name))}
+def _shared(settings: Settings, servers: EmbeddedServers) -> str:
+    """What other commands on the same data folder need to know, and whoever collects metrics."""
+    told = {name: value for name in SHARED if (value := getattr(settings, name))}
     place = place_of(settings.model_repository)
     if isinstance(place, Path):
-        shared["model_repository"] = str(place.absolute())
-    return msgspec.json.encode(shared).decode()
+        told["model_repository"] = str(place.absolute())
+    told["gateway_metrics_url"] = f"http://{settings.host}:{settings.port}/metrics"
+    told["worker_metrics_url"] = f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"
+    if "triton" in servers.wanted:
+        told["triton_metrics_url"] = servers.triton.metrics_url
+    return msgspec.json.encode(told).decode()
 
 
 def _environment(settings: Settings) -> dict[str, str]:

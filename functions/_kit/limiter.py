@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from functions._kit.errors import NereidError
 from functions._kit.messages import now
-from functions._kit.ports import KeyValue
+from functions._kit.ports import KeyValue, Turns
 
 BUCKET = "quotas"
 DAY = timedelta(days=1)
@@ -76,6 +76,8 @@ class Limiter:
         self._per_day = per_day
         self._clock = clock
         self._wait = wait
+        self._at_once = at_once
+        self._active = self._waiting = 0
         self._slots = asyncio.Semaphore(at_once)
         self._taking = asyncio.Lock()
         self._paused_until = datetime.min.replace(tzinfo=UTC)
@@ -89,6 +91,7 @@ class Limiter:
         `Unavailable`. A caller that is cancelled while it waits has taken nothing.
         """
         deadline = self._clock() + timedelta(seconds=patience_s)
+        self._waiting += 1
         try:
             async with asyncio.timeout(patience_s):
                 await self._slots.acquire()
@@ -97,11 +100,19 @@ class Limiter:
                 f"{self.name}: as many requests as may run at once took longer than "
                 f"{patience_s:g} s; try again later, or allow more at once"
             ) from None
+        finally:
+            self._waiting -= 1
+        self._active += 1
         try:
             await self._count_in(deadline)
             yield
         finally:
+            self._active -= 1
             self._slots.release()
+
+    def turns(self) -> Turns:
+        """How many have a turn in this process, and wait for one."""
+        return Turns(at_once=self._at_once, active=self._active, waiting=self._waiting)
 
     def pause(self, seconds: float) -> None:
         """No turn of this process begins for so long: the API has asked for a rest."""

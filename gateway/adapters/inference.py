@@ -30,6 +30,7 @@ from functions._kit.ports import (
     VersionState,
     VersionStatistics,
 )
+from gateway.tracing import UNTRACED, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class TritonInference:
         watch_s: float = 15.0,
         load_timeout_s: float = 120.0,
         status_timeout_s: float = 5.0,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         """`url` is host:port. An inference's time includes its wait in Triton's queue.
 
@@ -68,6 +70,7 @@ class TritonInference:
         self._watch_s = watch_s
         self._load_timeout_s = load_timeout_s
         self._status_timeout_s = status_timeout_s
+        self._tracing = tracing
         self._models: dict[tuple[str, str | None], ServedModel] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._opened: InferenceServerClient | None = None
@@ -151,17 +154,7 @@ class TritonInference:
 
     async def _infer(self, model: ServedModel, tensors: list[Any], priority: int) -> InferResult:
         """One request under watch: a tile may take minutes, a server that hangs may not."""
-        call: asyncio.Future[InferResult] = asyncio.ensure_future(
-            self._client.infer(
-                model.name,
-                tensors,
-                model_version=model.version,
-                priority=priority,
-                # Triton does not tell a backend which priority a request has.
-                parameters={"nereid_priority": priority},
-                client_timeout=self._infer_timeout_s,
-            )
-        )
+        call = asyncio.ensure_future(self._send(model, tensors, priority))
         silent = 0
         try:
             while not (await asyncio.wait({call}, timeout=self._watch_s))[0]:
@@ -173,6 +166,19 @@ class TritonInference:
             if not call.done():
                 call.cancel()
                 await asyncio.gather(call, return_exceptions=True)
+
+    async def _send(self, model: ServedModel, tensors: list[Any], priority: int) -> InferResult:
+        with self._tracing.inference(model) as trace:
+            return await self._client.infer(
+                model.name,
+                tensors,
+                model_version=model.version,
+                priority=priority,
+                # Triton does not tell a backend which priority a request has.
+                parameters={"nereid_priority": priority},
+                headers=trace,
+                client_timeout=self._infer_timeout_s,
+            )
 
     async def _again(self, lost: ServedModel) -> ServedModel:
         """The same version, loaded again. Raises `RetryJob` where it is gone for good."""

@@ -25,6 +25,7 @@ from nats.js.api import (
 
 from functions._kit.errors import QueueFull, Unavailable
 from functions._kit.ports import Receipt, Record
+from gateway.tracing import UNTRACED, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +156,9 @@ def translated() -> Iterator[None]:
 class JetStream:
     """Durable publishing and reading. One for a process; `client` is shared with the worker."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, tracing: Tracing = UNTRACED) -> None:
         self.client = client
+        self._tracing = tracing
         self._js: JetStreamContext = client.jetstream(timeout=PUBLISH_TIMEOUT_S)
 
     async def publish(
@@ -180,6 +182,10 @@ class JetStream:
         headers = dict(headers or {})
         if message_id is not None:
             headers["Nats-Msg-Id"] = message_id
+        with self._tracing.publish(subject, message_id, len(data)) as trace:
+            return await self._publish(subject, data, {**headers, **trace})
+
+    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> Receipt:
         try:
             ack = await self._js.publish(subject, data, headers=headers or None)
         except nats.js.errors.APIError as error:

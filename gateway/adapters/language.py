@@ -14,7 +14,13 @@ import httpx
 from functions._kit.errors import Unavailable
 from functions._kit.limiter import Clock, Limiter, NoTurn, QuotaSpent, Wait
 from functions._kit.messages import now
-from functions._kit.ports import KeyValue, LanguageModel, LanguageModelError, LanguageModelUsage
+from functions._kit.ports import (
+    KeyValue,
+    LanguageModel,
+    LanguageModelError,
+    LanguageModelUsage,
+    Turns,
+)
 from gateway.adapters.chat import (
     TemperatureRefused,
     TryAgain,
@@ -52,6 +58,10 @@ class UnsetLanguageModel:
     async def complete(self, instructions: str, text: str) -> str:  # noqa: ARG002 - the port's
         """Raise `LanguageModelError` (`language_model_not_set`)."""
         raise LanguageModelError("language_model_not_set", NOT_SET)
+
+    def turns(self) -> Turns:
+        """See `LanguageModel.turns`."""
+        return self._limiter.turns()
 
     async def usage(self) -> LanguageModelUsage:
         """See `LanguageModel.usage`."""
@@ -93,6 +103,10 @@ class OpenAILanguageModel:
             raise LanguageModelError("language_model_quota_spent", error.message) from error
         except (NoTurn, Unavailable) as error:
             raise LanguageModelError("language_model_busy", error.message, again=True) from error
+
+    def turns(self) -> Turns:
+        """See `LanguageModel.turns`."""
+        return self._limiter.turns()
 
     async def usage(self) -> LanguageModelUsage:
         """See `LanguageModel.usage`."""

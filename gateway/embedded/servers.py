@@ -65,7 +65,7 @@ class EmbeddedServers:
         on_ready: Callable[[Name, float], None] | None = None,
     ) -> None:
         self.folder = DataFolder(data)
-        self._want = want
+        self.wanted = frozenset(want)
         self._settings = settings or EmbeddedSettings()
         self._on_ready = on_ready
         self._processes: dict[Name, Process] = {}
@@ -102,7 +102,7 @@ class EmbeddedServers:
         try:
             async with asyncio.TaskGroup() as group:
                 for name in NAMES:
-                    if name in self._want:
+                    if name in self.wanted:
                         group.create_task(self._start(name))
         except BaseExceptionGroup as failed:
             await self._stop()

@@ -41,6 +41,10 @@ class TritonSettings:
     config_name: str = ""
     exit_on_error: bool = True
     """Whether one of `models` that cannot be loaded ends the server."""
+    traces_url: str = ""
+    """Where an OTLP/HTTP collector takes traces; Triton adds its own spans to its callers'."""
+    traces_headers: str = ""
+    """name=value,name=value"""
     deadline_s: float = 120.0
 
 
@@ -79,11 +83,13 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
                 *([f"--model-config-name={settings.config_name}"] if settings.config_name else []),
                 *(f"--{name}-address=127.0.0.1" for name in ports),
                 *(f"--{name}-port={port}" for name, port in ports.items()),
+                *_tracing(settings.traces_url),
                 "--exit-timeout-secs=5",
             ],
             log=folder.log("triton"),
             environment=_environment(settings.environment, packages)
-            | _credentials(settings.repository),
+            | _credentials(settings.repository)
+            | {"OTEL_EXPORTER_OTLP_HEADERS": settings.traces_headers},
             keep_fds=(folder.lock_fd,),
             deadline_s=settings.deadline_s,
         )
@@ -150,6 +156,18 @@ def _check_models(settings: TritonSettings) -> None:
     for folder in (settings.repository, *(settings.repository / name for name in settings.models)):
         if not folder.is_dir():
             raise StartError("triton", f"There is no model {folder}: run `just build-models`.")
+
+
+def _tracing(url: str) -> list[str]:
+    """Rate 0: requests that come with a trace's context, and no others."""
+    if not url:
+        return []
+    names = ("mode=opentelemetry", "rate=0", "count=-1", "level=TIMESTAMPS")
+    of_its_own = (f"url={url}", "resource=service.name=triton")
+    return [
+        *(f"--trace-config={name}" for name in names),
+        *(f"--trace-config=opentelemetry,{name}" for name in of_its_own),
+    ]
 
 
 def _packages(environment: Path) -> Path:

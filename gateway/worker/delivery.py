@@ -7,12 +7,14 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import nats.errors
 from nats.aio.msg import Msg
 
 from functions._kit.errors import Unavailable
 from gateway.adapters.jetstream import JetStream
+from gateway.tracing import TRACEPARENT
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,11 @@ class Delivery:
         metadata = message.metadata
         self.sequence = metadata.sequence.stream
         self.stored_at = metadata.timestamp
-        spent = int((message.headers or {}).get(SPENT, "0"))
+        self.headers: dict[str, str] = message.headers or {}
+        spent = int(self.headers.get(SPENT, "0"))
         self.attempt = spent + metadata.num_delivered
+        self.span: Any = None
+        """Of the work on it, where that is traced: see `Tracing.processing`."""
 
     @asynccontextmanager
     async def leased(self, ack_wait_s: float) -> AsyncIterator[None]:
@@ -55,8 +60,8 @@ class Delivery:
         """Give the message back; it comes again after `delay_s`, one attempt poorer."""
         await self._tell(lambda: self.message.nak(delay=delay_s))
 
-    async def hand_back(self, stream: JetStream) -> None:
-        """Give the message to another worker without spending an attempt.
+    async def hand_back(self, stream: JetStream) -> bool:
+        """Give the message to another worker without spending an attempt; False if it was over.
 
         A copy that remembers the attempts goes to the queue, then the original is removed. A
         crash in between leaves two, and the task's final event decides between them. A fact of
@@ -64,11 +69,13 @@ class Delivery:
         been dealt with is left alone.
         """
         if self.message.is_acked:
-            return
+            return False
         if not self.subject.startswith(QUEUE):
             await self.retry(0)
-            return
+            return True
         headers = {SPENT: str(self.attempt - 1)}
+        if TRACEPARENT in self.headers:
+            headers[TRACEPARENT] = self.headers[TRACEPARENT]
         try:
             await stream.publish_bytes(
                 self.subject,
@@ -80,6 +87,7 @@ class Delivery:
             await self.retry(0)
         else:
             await self.done()
+        return True
 
     async def _renew(self, every_s: float) -> None:
         while True:

@@ -26,8 +26,10 @@ from functions._kit.messages import NO_JSON, now
 from functions._kit.ports import AlertStore, Inference, ModelServer, Objects, TaskStore
 from functions.tasks.contracts import DeadLetter, Job
 from gateway.adapters.jetstream import JetStream
+from gateway.tracing import Tracing
 from gateway.worker.delivery import Delivery
 from gateway.worker.health import Infirmary
+from gateway.worker.metrics import End, WorkMetrics
 from gateway.worker.pull import sources_of
 from gateway.worker.tasks import Attempt, TaskOver, scratch_folder
 
@@ -60,10 +62,14 @@ class Handler:
         ports: Mapping[type, Any],
         stream: JetStream,
         scratch: Path,
+        metrics: WorkMetrics,
+        tracing: Tracing,
     ) -> None:
         self.name = name
         self.consumer = consumer
         self.sources = sources_of(consumer, name)
+        self.metrics = metrics.of(name, consumer)
+        self._tracing = tracing
         self._stream = stream
         self._scratch = scratch
         self._decode = msgspec.json.Decoder(consumer.message_type).decode
@@ -80,19 +86,22 @@ class Handler:
 
     async def handle(self, deliveries: list[Delivery], infirmary: Infirmary) -> None:
         """Run the handler on one message or one batch and end each delivery."""
+        self.metrics.taken(deliveries)
         async with AsyncExitStack() as stack:
             for delivery in deliveries:
                 await stack.enter_async_context(delivery.leased(self.consumer.policy.ack_wait_s))
             try:
-                await self._handle(deliveries, infirmary)
+                with self._tracing.processing(self.name, deliveries):
+                    await self._handle(deliveries, infirmary)
             except asyncio.CancelledError:
                 for delivery in deliveries:
-                    await asyncio.shield(delivery.hand_back(self._stream))
+                    if await asyncio.shield(delivery.hand_back(self._stream)):
+                        self.metrics.ended(delivery, "handed_back")
                 raise
             except Exception:
                 log.exception("%s: an error of the worker itself", self.name)
                 for delivery in deliveries:
-                    await delivery.retry(self.consumer.policy.backoff_after(delivery.attempt))
+                    await self._retry(delivery)
 
     async def _handle(self, deliveries: list[Delivery], infirmary: Infirmary) -> None:
         readable: list[tuple[Delivery, Any]] = []
@@ -102,7 +111,8 @@ class Handler:
             except NO_JSON as error:
                 bury = partial(self._bury, delivery, "unreadable", str(error))
                 await self._through_sickness(infirmary, bury)
-                await delivery.done()
+                self._tracing.failed(delivery, "unreadable")
+                await self._done(delivery, "dead_lettered")
         if not readable:
             return
         if self.consumer.policy.batch > 1:
@@ -124,7 +134,8 @@ class Handler:
                 await self._batch([one], infirmary)
         else:
             for delivery, _ in readable:
-                await delivery.done()
+                await self._done(delivery)
+            self.metrics.recorded(messages)
 
     async def _single(self, delivery: Delivery, message: Any, infirmary: Infirmary) -> None:
         try:
@@ -133,24 +144,34 @@ class Handler:
             )
         except TaskOver:
             log.info("%s: task %s is over already", self.name, message.task.task_id)
+            await self._done(delivery, "over")
         except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its attempt
             await self._failed(delivery, message, _log_failure(self.name, error), infirmary)
-            return
-        await delivery.done()
+        else:
+            await self._done(delivery)
 
     async def _failed(
         self, delivery: Delivery, message: Any, failure: NereidError, infirmary: Infirmary
     ) -> None:
         """Give the message back for another attempt, or give it up for good."""
-        policy = self.consumer.policy
+        self._tracing.failed(delivery, failure.code)
         permanent = isinstance(failure, JobFailed | RequestError)
-        if not permanent and delivery.attempt < policy.attempts:
-            await delivery.retry(policy.backoff_after(delivery.attempt))
+        if not permanent and delivery.attempt < self.consumer.policy.attempts:
+            await self._retry(delivery)
             return
+        bury = not (permanent and self._is_task)
         await self._through_sickness(
-            infirmary, lambda: self._give_up(delivery, message, failure, bury=not permanent)
+            infirmary, lambda: self._give_up(delivery, message, failure, bury=bury)
         )
+        await self._done(delivery, "dead_lettered" if bury else "failed")
+
+    async def _retry(self, delivery: Delivery) -> None:
+        await delivery.retry(self.consumer.policy.backoff_after(delivery.attempt))
+        self.metrics.ended(delivery, "retried")
+
+    async def _done(self, delivery: Delivery, outcome: End = "done") -> None:
         await delivery.done()
+        self.metrics.ended(delivery, outcome)
 
     async def _attempt(self, delivery: Delivery, message: Any, infirmary: Infirmary) -> None:
         """Run the handler. A task's answer outlives a sick queue: only the telling is repeated."""
@@ -162,6 +183,7 @@ class Handler:
             await self._call(message, envelope)
             return
         async with scratch_folder(self._scratch) as folder:
+            self.metrics.began(message, delivery.attempt)
             attempt = Attempt(message, delivery.attempt, folder, self._stream)
             call = partial(self._call, message, envelope, attempt)
             answer = await attempt.run_until_over(lambda: self._through_sickness(infirmary, call))
@@ -173,8 +195,9 @@ class Handler:
         given: dict[type, Any] = {Envelope: envelope, Run: run}
         own = {name: given[want] for name, want in self._own.items()}
         try:
-            async with asyncio.timeout(self.consumer.policy.timeout_s):
-                return await self.consumer.handler(message, **self._ports, **own)
+            with self.metrics.run():
+                async with asyncio.timeout(self.consumer.policy.timeout_s):
+                    return await self.consumer.handler(message, **self._ports, **own)
         except TimeoutError as error:
             raise RetryJob(
                 "too_slow", f"not done within {self.consumer.policy.timeout_s} s"
@@ -203,7 +226,7 @@ class Handler:
         self, delivery: Delivery, message: Any, failure: NereidError, *, bury: bool
     ) -> None:
         """Tell the task's end; what ran out of attempts goes to the dead letters first."""
-        if bury or not self._is_task:
+        if bury:
             await self._bury(delivery, failure.code, failure.message)
         if self._is_task:
             attempts = min(delivery.attempt, self.consumer.policy.attempts)

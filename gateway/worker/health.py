@@ -49,6 +49,16 @@ class Infirmary:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._sick: dict[str, str] = {}
 
+    @property
+    def backends(self) -> frozenset[str]:
+        """Those that have a probe."""
+        return frozenset(self._probes)
+
+    @property
+    def sick(self) -> Mapping[str, str]:
+        """What is sick now, and why."""
+        return self._sick
+
     async def until_well(self, error: Unavailable) -> bool:
         """Return when the backend that `error` names answers its probe.
 

@@ -39,6 +39,7 @@ class Source:
     durable: str
     subject: str
     weight: int
+    band: str = "none"
     credit: int = 0
 
 
@@ -49,7 +50,7 @@ def sources_of(consumer: Consumer, function: str) -> list[Source]:
     if not consumer.policy.bands:
         return [Source(stream, durable, consumer.subject, 1)]
     return [
-        Source(stream, f"{durable}_{band}", f"{consumer.subject}.{band}", weight)
+        Source(stream, f"{durable}_{band}", f"{consumer.subject}.{band}", weight, band)
         for band, weight in WEIGHTS.items()
     ]
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,7 +104,8 @@ class Attempt:
             if over or (last is not None and _decode(last.data).status.final):
                 raise TaskOver
             await self.tell(self.event(Status.PROCESSING))
-            telling = asyncio.create_task(self._keep_telling())
+            # progress comes often and is no step of its own: it stays out of the task's trace
+            telling = asyncio.create_task(self._keep_telling(), context=Context())
             running = asyncio.ensure_future(work())
             if over:
                 running.cancel()

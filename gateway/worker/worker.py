@@ -11,15 +11,18 @@ from typing import Any
 
 import nats.errors
 from nats.aio.msg import Msg
+from prometheus_client import CollectorRegistry, Gauge
 
 from gateway.adapters.background import end
 from gateway.adapters.jetstream import JetStream
 from gateway.registry import Function
+from gateway.tracing import UNTRACED, Tracing
 from gateway.worker.clock import tick
 from gateway.worker.delivery import Delivery
 from gateway.worker.handler import Handler
 from gateway.worker.health import Answered, Infirmary, Probe, Tell
-from gateway.worker.pull import Puller, Source, ensure_durable
+from gateway.worker.metrics import WorkMetrics
+from gateway.worker.pull import Puller, ensure_durable
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +43,18 @@ class Worker:
         drain_s: float,
         answered: Mapping[str, Answered] | None = None,
         tell: Tell | None = None,
+        metrics: WorkMetrics | None = None,
+        tracing: Tracing = UNTRACED,
     ) -> None:
+        metrics = metrics or WorkMetrics(CollectorRegistry())
         self._handlers = [
-            Handler(function.name, consumer, ports, stream, scratch)
+            Handler(function.name, consumer, ports, stream, scratch, metrics, tracing)
             for function in functions
             for consumer in function.consumers
         ]
         self._stream = stream
         self._infirmary = Infirmary(probes, answered, tell)
+        metrics.watch(self._infirmary)
         self._drain_s = drain_s
 
     async def run(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
@@ -57,8 +64,8 @@ class Worker:
             stack.push_async_callback(self._infirmary.close)
             loops: list[asyncio.Task[None]] = []
             for handler in self._handlers:
-                for puller, slots in await self._pullers(stack, handler):
-                    pulling = self._loop(handler, puller, slots, running)
+                for puller, slots, busy in await self._pullers(stack, handler):
+                    pulling = self._loop(handler, puller, slots, busy, running)
                     loops.append(asyncio.create_task(pulling))
                 if handler.consumer.policy.every_s is not None:
                     loops.append(asyncio.create_task(tick(handler.consumer, self._stream)))
@@ -76,19 +83,20 @@ class Worker:
 
     async def _pullers(
         self, stack: AsyncExitStack, handler: Handler
-    ) -> list[tuple[Puller, asyncio.Semaphore]]:
+    ) -> list[tuple[Puller, asyncio.Semaphore, Gauge]]:
         for source in handler.sources:
             await ensure_durable(self._stream.client, source, handler.consumer)
         policy = handler.consumer.policy
-        kinds: list[tuple[list[Source], int]] = [(handler.sources, policy.concurrency)]
+        kinds = [("ordinary", handler.sources, policy.concurrency)]
         if policy.express:
-            kinds.append((handler.sources[:1], policy.express))
+            kinds.append(("express", handler.sources[:1], policy.express))
         return [
             (
                 await stack.enter_async_context(Puller(self._stream, sources).opened()),
                 asyncio.Semaphore(slots),
+                handler.metrics.busy[kind],
             )
-            for sources, slots in kinds
+            for kind, sources, slots in kinds
         ]
 
     async def _loop(
@@ -96,6 +104,7 @@ class Worker:
         handler: Handler,
         puller: Puller,
         slots: asyncio.Semaphore,
+        busy: Gauge,
         running: set[asyncio.Task[None]],
     ) -> None:
         while True:
@@ -117,7 +126,9 @@ class Worker:
             work = handler.handle([Delivery(m) for m in messages], self._infirmary)
             task = asyncio.create_task(work)
             running.add(task)
+            busy.inc()
             task.add_done_callback(running.discard)
+            task.add_done_callback(lambda _: busy.dec())
             task.add_done_callback(lambda _: slots.release())
 
     async def _put_back(self, messages: list[Msg], slots: asyncio.Semaphore) -> None:

@@ -28,6 +28,7 @@ from functions._kit.fakes import (
     FakeInference,
     FakeKeyValue,
     FakeLanguageModel,
+    FakeMetrics,
     FakeObjects,
     FakeStream,
     FakeTally,
@@ -146,6 +147,7 @@ class World:
         self.language_model = FakeLanguageModel()
         self.converter = FakeAudioConverter()
         self.figures = FakeFigures(self.converter)
+        self.metrics = FakeMetrics()
         self.in_flight = InFlight(scratch)
         stack.push_async_callback(self.in_flight.finish)
         self.tally = FakeTally()
@@ -174,6 +176,7 @@ class World:
             "converter": self.converter,
             "figures": self.figures,
             "in_flight": self.in_flight,
+            "metrics": self.metrics,
             "dead_letters": self.dead_letters,
             "clients": self.clients,
             "tokens": self.tokens,

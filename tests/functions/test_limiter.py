@@ -386,3 +386,30 @@ async def test_counts_are_kept_by_day_and_by_minute(
 def test_a_limit_below_one_is_refused(make: MakeLimiter, limit: str) -> None:
     with pytest.raises(ValueError, match=f"{limit} must be at least 1, not 0"):
         make(**{limit: 0})
+
+
+async def test_turns_tell_who_has_one_and_who_waits(make: MakeLimiter) -> None:
+    limiter = make(at_once=1)
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with limiter.turn(patience_s=60):
+            begun.set()
+            await end.wait()
+
+    def seen() -> tuple[int, int, int]:
+        turns = limiter.turns()
+        return turns.at_once, turns.active, turns.waiting
+
+    assert seen() == (1, 0, 0)
+    first = asyncio.create_task(hold())
+    await begun.wait()
+    second = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    assert seen() == (1, 1, 1)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert seen() == (1, 1, 0)
+    end.set()
+    await first
+    assert seen() == (1, 0, 0)

@@ -134,3 +134,10 @@ def test_a_model_repository_in_s3_is_known_by_bucket_and_prefix(
 ) -> None:
     assert place_of(text) == place
     assert place.url("http://127.0.0.1:9000") == url
+
+
+def test_addresses_of_metrics_are_no_settings_of_another_worker(tmp_path: Path) -> None:
+    told = '{"nats_url": "found", "worker_metrics_url": "http://127.0.0.1:9100/metrics"}'
+    (tmp_path / RUNNING).write_text(told)
+    settings = load({}, data=tmp_path)
+    assert (settings.nats_url, settings.metrics_port) == ("found", 0)

@@ -14,7 +14,7 @@ from gateway.embedded import RunningS3, S3Repository, StartError
 from gateway.models.opening import open_repository
 from gateway.models.source import Source
 from gateway.settings import Settings
-from gateway.system import _broken_models, _on_s3, _triton
+from gateway.system import _broken_models, _on_s3, triton_settings
 
 NAME = "silero-vad"
 CONFIG = {"config.pbtxt": f'name: "{NAME}"\n'}
@@ -50,7 +50,7 @@ async def test_a_model_that_is_not_built_is_one_sentence(tmp_path: Path) -> None
     await asyncio.to_thread((folder / "golden.npz").write_bytes, b"answers")
     await asyncio.to_thread((tmp_path / NAME / "config.pbtxt").write_text, "")
     with pytest.raises(StartError, match=f"{NAME} is not built in .*: run `just build-models`"):
-        await _triton(Settings(model_repository=str(tmp_path)))
+        await triton_settings(Settings(model_repository=str(tmp_path)))
 
 
 async def test_why_a_model_could_not_be_loaded_is_said_in_full(tmp_path: Path) -> None:

@@ -231,6 +231,15 @@ async def test_usage_tells_the_day(subject: Open) -> None:
     assert (usage.resets_at.hour, usage.resets_at.minute, usage.resets_at.tzinfo) == (0, 0, UTC)
 
 
+async def test_turns_tell_the_limit_and_what_is_out(subject: Open) -> None:
+    it = await subject()
+    before = it.model.turns()
+    assert before.at_once > 0
+    assert (before.active, before.waiting) == (0, 0)
+    await it.model.complete("a", "b")
+    assert it.model.turns() == before
+
+
 async def test_where_requests_cannot_be_counted_none_goes_out(subject: Open) -> None:
     it = await subject()
     it.sicken()

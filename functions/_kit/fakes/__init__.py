@@ -12,6 +12,7 @@ from functions._kit.fakes.figures import FakeFigures
 from functions._kit.fakes.inference import FakeInference
 from functions._kit.fakes.keyvalue import FakeKeyValue
 from functions._kit.fakes.language import FakeLanguageModel
+from functions._kit.fakes.metrics import FakeMetrics
 from functions._kit.fakes.objects import FakeObjects
 from functions._kit.fakes.stream import FakeStream
 from functions._kit.fakes.tally import FakeTally
@@ -26,6 +27,7 @@ __all__ = [
     "FakeInference",
     "FakeKeyValue",
     "FakeLanguageModel",
+    "FakeMetrics",
     "FakeObjects",
     "FakeStream",
     "FakeTally",

@@ -8,7 +8,10 @@ from datetime import timedelta
 
 from functions._kit.errors import Unavailable
 from functions._kit.messages import now
-from functions._kit.ports import LanguageModelError, LanguageModelUsage
+from functions._kit.ports import LanguageModelError, LanguageModelUsage, Turns
+
+AT_ONCE = 4
+"""What it says of its limit, which it does not keep."""
 
 
 class FakeLanguageModel:
@@ -48,6 +51,10 @@ class FakeLanguageModel:
         if self.failures:
             raise self.failures.popleft()
         return text.upper()
+
+    def turns(self) -> Turns:
+        """See `LanguageModel.turns`."""
+        return Turns(at_once=AT_ONCE, active=self.waiting, waiting=0)
 
     async def usage(self) -> LanguageModelUsage:
         """See `LanguageModel.usage`."""

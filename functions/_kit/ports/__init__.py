@@ -28,11 +28,14 @@ from functions._kit.ports.language import (
     LanguageModel,
     LanguageModelError,
     LanguageModelUsage,
+    Turns,
 )
 from functions._kit.ports.objects import ObjectInfo, Objects
 from functions._kit.ports.operations import (
+    METRICS_MEDIA_TYPE,
     Figures,
     Limits,
+    Metrics,
     Probes,
     ProcessFigures,
     Tally,
@@ -52,6 +55,7 @@ from functions._kit.ports.tasks import Page, TaskStore
 
 __all__ = [
     "AUDIO_TYPES",
+    "METRICS_MEDIA_TYPE",
     "SPEECH",
     "AlertFilter",
     "AlertPage",
@@ -74,6 +78,7 @@ __all__ = [
     "LanguageModelUsage",
     "Letter",
     "Limits",
+    "Metrics",
     "ModelServer",
     "ModelVersion",
     "ObjectInfo",
@@ -91,6 +96,7 @@ __all__ = [
     "TensorSpec",
     "TokenIssuer",
     "TranscriptionFigures",
+    "Turns",
     "Usage",
     "VersionState",
     "VersionStatistics",

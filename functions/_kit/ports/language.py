@@ -34,6 +34,18 @@ class LanguageModelUsage:
     """When `requests_today` begins at 0 again: midnight, UTC."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """Requests of this process to an outside API."""
+
+    at_once: int
+    """So many may be out."""
+    active: int
+    """Have their turn, or are being counted in."""
+    waiting: int
+    """Wait for one of `at_once` to end."""
+
+
 class LanguageModel(Protocol):
     """Any service that speaks OpenAI's chat completions."""
 
@@ -43,6 +55,10 @@ class LanguageModel(Protocol):
         Waits for its turn within the limits and tries again what may yet succeed. Raises
         `LanguageModelError`, and nothing else.
         """
+        ...
+
+    def turns(self) -> Turns:
+        """What this process asks of it now."""
         ...
 
     async def usage(self) -> LanguageModelUsage:

@@ -106,3 +106,18 @@ class Figures(Protocol):
         A process that ends is no longer among them, and neither are its counts.
         """
         ...
+
+
+METRICS_MEDIA_TYPE = "text/plain; version=0.0.4"
+"""Prometheus' text format, by its version; in UTF-8."""
+
+
+class Metrics(Protocol):
+    """What this process tells Prometheus."""
+
+    async def exposition(self) -> str:
+        """All figures as they are now, in Prometheus' text format.
+
+        A server that does not answer costs a few seconds at most; its figures are left out then.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Figures for Prometheus: one registry for a process, instruments around what functions do."""
