@@ -151,7 +151,7 @@ class EmbeddedServers:
         wanted = self._settings.triton
         if isinstance(wanted, TritonSettings):
             return wanted
-        if "s3" in self._want:
+        if "s3" in self.wanted:
             await self._s3_runs.wait()
         return await wanted(self._s3)
 
