@@ -54,6 +54,12 @@ test *ARGS: (_install "dev" "triton") build-models
 install-export: (_install "main")
     @'{{ tools }}/uv' pip install --quiet --python '{{ venv }}/python' --constraint requirements/dev.txt 'torch<2.15' spandrel safetensors onnxruntime
 
+# Run the tests that take minutes, which `test` leaves out
+[group('develop')]
+[no-exit-message]
+test-long *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/pytest' -m long "$@"
+
 # Test the conversion of custom checkpoints, with PyTorch
 [group('develop')]
 [no-exit-message]

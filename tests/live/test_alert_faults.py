@@ -17,10 +17,9 @@ import pytest
 from nats.aio.client import Client
 
 from tests.live.cameras import Bucket, Camera, bucket_of, camera_of, held, nats_of, position
-from tests.live.conftest import Api, Event, Nereid, client_of
+from tests.live.conftest import Api, Event, Nereid, client_of, frozen
 from tests.live.load import AWAY, KINDS, RULES, Load, first_pass
 from tests.live.sick_triton import SickTriton, sick_triton
-from tests.live.test_faults import frozen
 
 MakeSystem = Callable[..., Nereid]
 
@@ -31,17 +30,17 @@ OUTAGE_S = float(os.environ.get("ALERT_FAULT_OUTAGE_S", "20"))
 PARTS = ("gateway", "worker", "s3", "triton", "queue", "database")
 BETWEEN_DEATHS = 20
 """Events between one death and the next: all is at work again by then."""
-LIFE_S = 60.0
+LIFE_S = 120.0
 """By then it is: a lease of 30 s may lie between."""
 SENDERS = 4
 """Over HTTP, and as many over NATS."""
-SETTLED_S = 90.0 + FRAMES / 10
+SETTLED_S = 200.0 + FRAMES / 10
 """What a killed worker had in hand comes back after its lease of 30 s; the rest is the work."""
 WAITING = 40
 """Frames that come while Triton has no memory."""
 QUEUE = 48
 """Frames of one camera that may wait, where the queue is to be full."""
-MARGIN_S = 15
+MARGIN_S = 60
 """For a busy machine."""
 
 
@@ -49,7 +48,7 @@ async def killed(nereid: Nereid, name: str) -> None:
     """Kill a part with SIGKILL and return when another process has taken its place."""
     before = nereid.part(name)
     before.kill()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             with suppress(StopIteration, psutil.NoSuchProcess):
                 if nereid.part(name) != before:
@@ -72,7 +71,7 @@ async def every_alert(camera: Camera, queue: Client) -> list[dict[str, Any]]:
         while any([await held(queue, subject) for subject in subjects]):
             await asyncio.sleep(0.2)
     count = await held(queue, f"events.alert.{camera.camera_id}")
-    return await camera.recorded(count, within_s=60)
+    return await camera.recorded(count, within_s=120)
 
 
 async def every_part_dies_and_no_alert_is_lost_or_doubled(nereid: Nereid) -> None:
@@ -135,7 +134,7 @@ async def a_triton_without_memory_costs_no_frame_and_no_attempt(
         until = time.monotonic() + OUTAGE_S
         await load.post(WAITING)
         assert load.refusals == {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await health(camera.http))[0] == 200:
                 await asyncio.sleep(0.1)
         while time.monotonic() < until:
@@ -152,7 +151,7 @@ async def a_triton_without_memory_costs_no_frame_and_no_attempt(
         alerts = await every_alert(camera, queue)
         load.check(alerts, known)
         await load.check_facts(queue, alerts)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await health(camera.http))[0] != 200:
                 await asyncio.sleep(0.1)
         assert (await health(camera.http))[1]["reasons"] == {}
@@ -210,7 +209,7 @@ async def a_full_queue_refuses_a_restart_goes_on_and_old_alerts_go(nereid: Nerei
                 await asyncio.sleep(0.05)
             gateway = nereid.part("gateway")
             stopping = asyncio.ensure_future(asyncio.to_thread(nereid.stop))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while gateway.is_running():
                     await asyncio.sleep(0.05)
         await stopping  # the worker had no time for what waits
@@ -227,7 +226,7 @@ async def a_full_queue_refuses_a_restart_goes_on_and_old_alerts_go(nereid: Nerei
         load.check(alerts, known)
         await load.check_facts(queue, alerts)
         assert sum(datetime.fromisoformat(a["created_at"]) > stopped_at for a in alerts) > QUEUE / 2
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await reading
         check_stream(seen, alerts)
         await retained(camera, bucket)

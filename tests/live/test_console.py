@@ -30,7 +30,7 @@ from tests.live.cameras import CUP, Bucket, Camera, bucket_of, camera_of, jpeg, 
 from tests.live.conftest import KEY, SECRET, Nereid, encoded
 from tests.live.sounds import FIRST_WORDS, RATE, VOICE, plain, samples, voice
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FRAME = jpeg(CUP, width=160)
 """The detector sees two cups in it."""
@@ -440,7 +440,7 @@ async def test_everything_can_be_done_with_the_keyboard_alone(
         await _tab_to(page, "#sign-out", back=True)
         await press("Enter")
         await expect(page.locator("#api-key")).to_be_focused()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not only(await scene.camera.alerts())["reviewed"]:
             await asyncio.sleep(0.05)
 
@@ -516,7 +516,7 @@ async def test_a_photo_is_enlarged_and_compared_with_what_it_was(
     await page.get_by_label("Remove noise").fill("0.3")
     await page.get_by_role("button", name="Enlarge").click()
     slider = page.get_by_role("slider", name="How much of the original")
-    await expect(slider).to_be_visible(timeout=60_000)
+    await expect(slider).to_be_visible()
     await expect(page.locator("#photo-progress")).to_be_hidden()
 
     shapes = await page.locator("#photo-result img").evaluate_all(
@@ -612,7 +612,7 @@ async def test_a_task_shows_its_progress_and_can_be_cancelled(
     }
     task_id = (await http.post("/api/v1/media:process", json=body)).json()["task_id"]
     row = console.page.locator(f'[data-task="{task_id}"]')
-    await expect(row).to_have_attribute("data-status", "processing", timeout=15_000)
+    await expect(row).to_have_attribute("data-status", "processing")
     await row.get_by_role("button", name="Cancel").click()
     await expect(row).to_have_attribute("data-status", "cancelled")
     await expect(row.get_by_role("button", name="Cancel")).to_be_hidden()
@@ -636,7 +636,7 @@ async def test_a_voice_dropped_anywhere_becomes_words_that_can_be_heard(
     await console.shot("recording-chosen")
     await page.get_by_role("button", name="Transcribe").click()
     said = page.locator("#sound-result .words")
-    await expect(said).to_be_visible(timeout=20_000)
+    await expect(said).to_be_visible()
     assert plain(await said.inner_text()).startswith(FIRST_WORDS)
     assert await said.get_attribute("lang") == "en"
     await expect(page.locator("#sound-result .small")).to_contain_text(
@@ -689,7 +689,7 @@ async def test_a_long_recording_becomes_a_task_with_its_words_and_files(console:
     await expect(page.locator("#sound-result")).to_contain_text("longer than a minute")
     await expect(page.get_by_role("button", name="Transcribe")).to_be_enabled()
     row = page.locator("#task-list li", has_text="a long one.opus")
-    await expect(row).to_contain_text("completed", timeout=40_000)
+    await expect(row).to_contain_text("completed")
     await expect(row).to_contain_text("1 min 15 s · English")
     words = row.locator(".words")
     short = await words.inner_text()
@@ -743,14 +743,14 @@ async def test_what_is_said_into_the_microphone_becomes_words(
             await expect(page.locator("#sound-error")).to_contain_text("may not use the microphone")
             await page.context.grant_permissions(["microphone"])
             await page.get_by_role("button", name="Record", exact=True).click()
-            await expect(page.get_by_role("timer")).to_have_text("0:04", timeout=10_000)
+            await expect(page.get_by_role("timer")).to_have_text(re.compile("^0:(0[4-9]|[1-5])"))
             await expect(page.get_by_role("button", name="Transcribe")).to_be_disabled()
             await console.shot("microphone")
             await page.get_by_role("button", name="Stop").click()
             await expect(page.locator("#sound-name")).to_contain_text(".webm")
             await page.get_by_role("button", name="Transcribe").click()
             said = page.locator("#sound-result .words")
-            await expect(said).to_be_visible(timeout=20_000)
+            await expect(said).to_be_visible()
             assert "best of times" in plain(await said.inner_text())
             await page.get_by_role("button", name="Sign out").click()
         await browser.close()
