@@ -87,6 +87,12 @@ format: (_install "dev")
 bench *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/python' perf/bench.py "$@"
 
+# Send photos to the whole system as many clients do: just load --size small
+[group('develop')]
+[no-exit-message]
+load *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/python' perf/load.py "$@"
+
 # Resolve the dependencies of pyproject.toml again, by hash
 [group('develop')]
 [no-exit-message]

@@ -212,8 +212,9 @@ async def test_who_goes_away_frees_the_place_whether_waiting_or_running(
 
 
 async def test_children_start_at_the_first_need_and_stay_warm(
-    real: ProcessConverter, sounds: Path, tmp_path: Path
+    real: ProcessConverter, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "STOP_S", 60.0)
     assert not real.pids
     await real.convert(sounds / "short.opus", tmp_path / "a.wav", SPEECH, longest_s=10)
     (first,) = real.pids
