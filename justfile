@@ -42,11 +42,11 @@ nereid *ARGS: (_install "main")
 build-models *ARGS: (_install "main")
     @'{{ venv }}/python' scripts/build_models.py "$@"
 
-# Run the tests; arguments go to pytest: just test tests/embedded -k restart
+# Run all tests, in two processes; or what pytest is told: just test tests/embedded -k restart
 [group('develop')]
 [no-exit-message]
 test *ARGS: (_install "dev" "triton") build-models
-    @'{{ venv }}/pytest' "$@"
+    @if (( $# )); then exec '{{ venv }}/pytest' "$@"; else exec '{{ venv }}/pytest' -n 2 --dist loadgroup; fi
 
 # Install what `nereid models add` needs for .pth and .safetensors (PyTorch: several GB)
 [group('models')]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -25,6 +26,19 @@ from gateway.embedded import (
 FAST_POSTGRES = PostgresSettings(
     options=(("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off"))
 )
+
+
+FUNCTIONS = Path(__file__).with_name("functions")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that may ask for a server runs in one process, so that each server is there once.
+
+    Under `-n 2 --dist loadgroup` the other process has the tests of functions, over fakes.
+    """
+    for item in items:
+        if not item.path.is_relative_to(FUNCTIONS):
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,9 +82,9 @@ async def test_every_scope_but_the_right_one_is_not_enough(
 
 
 async def test_the_apis_own_documentation_is_public_and_the_rest_is_absent(
-    nobody: httpx.AsyncClient, assert_problem: AssertProblem
+    described: httpx.AsyncClient, nobody: httpx.AsyncClient, assert_problem: AssertProblem
 ) -> None:
-    document = (await nobody.get("/schema/openapi.json")).json()
+    document = (await described.get("/schema/openapi.json")).json()
     assert "/api/v1/media:process" in document["paths"]
     assert "/api/v1/media/processingTasks/{task_id}:cancel" in document["paths"]
     assert_problem(await nobody.get("/nothing/here"), 404, "not_found")

@@ -300,12 +300,12 @@ async def test_prompts_quotas_and_overload(
         def speaking(event: Event) -> bool:
             return event.name == "processing" and event.data["progress"] > 0.1
 
-        long = await translated(http, voice(300), status=202)
+        long = await translated(http, voice(150), status=202)
         await api.first(long["task_id"], speaking)
         nereid.part("triton").kill()
         row = await api.finished(long["task_id"])
         assert (row["status"], row["attempts"]) == ("completed", 1), row["error"]
-        assert plain(row["result"]["transcription"]).count("worst of times") >= 23
+        assert plain(row["result"]["transcription"]).count("worst of times") >= 11
     nereid.stop()
     assert "a-key-nobody-may-see" not in nereid.said()
     assert scratch_of(nereid) == []

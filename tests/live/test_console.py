@@ -142,6 +142,7 @@ async def test_a_wrong_key_is_told_and_a_right_one_is_kept_in_the_tab_alone(
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+@pytest.mark.long
 async def test_a_client_signs_in_with_its_secret_and_its_token_is_renewed(
     browser: Browser, system: Nereid
 ) -> None:
@@ -399,6 +400,7 @@ def _local(moment: datetime) -> str:
     return f"{moment + timedelta(hours=5, minutes=45):%H:%M}"
 
 
+@pytest.mark.long
 async def test_everything_can_be_done_with_the_keyboard_alone(
     browser: Browser, system: Nereid, scene: Scene
 ) -> None:
@@ -464,7 +466,7 @@ async def _tab_to(page: Page, selector: str, *, back: bool = False) -> None:
     pytest.fail(f"the keyboard does not reach {selector}")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 async def test_it_fits_a_phone_and_a_desktop_and_every_text_stands_out(
     browser: Browser, system: Nereid, scene: Scene, scheme: Any
 ) -> None:
@@ -599,6 +601,7 @@ async def test_a_file_that_is_no_photo_is_refused_with_the_reason(
         await expect(console.page.get_by_role("button", name="Enlarge")).to_be_enabled()
 
 
+@pytest.mark.long
 async def test_a_task_shows_its_progress_and_can_be_cancelled(
     console: Console, system: Nereid, scene: Scene, image: pyvips.Image
 ) -> None:
@@ -681,6 +684,7 @@ async def test_what_is_no_sound_is_refused_with_the_reason(
         await expect(error).to_be_hidden()
 
 
+@pytest.mark.long
 async def test_a_long_recording_becomes_a_task_with_its_words_and_files(console: Console) -> None:
     page = console.page
     file: Any = {"name": "a long one.opus", "mimeType": "audio/ogg", "buffer": voice(75)}
@@ -722,6 +726,7 @@ async def test_a_long_recording_becomes_a_task_with_its_words_and_files(console:
         assert await console.faint_texts() == []
 
 
+@pytest.mark.long
 async def test_what_is_said_into_the_microphone_becomes_words(
     system: Nereid, tmp_path: Path
 ) -> None:

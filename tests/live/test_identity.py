@@ -133,6 +133,7 @@ async def test_another_clients_task_is_not_there(api: Api, system: Nereid, photo
         )
 
 
+@pytest.mark.long  # tests/functions/test_access.py has it without the ten seconds
 async def test_a_removed_client_is_locked_out_soon(
     system: Nereid, nobody: httpx.AsyncClient
 ) -> None:

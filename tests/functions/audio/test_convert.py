@@ -391,8 +391,8 @@ async def test_a_form_with_a_strange_name_is_answered(carol: httpx.AsyncClient) 
     assert "filename*=UTF-8''%C3%9Cbung%20" in answer.headers["content-disposition"]
 
 
-async def test_what_the_description_says_is_so(carol: httpx.AsyncClient) -> None:
-    document = (await carol.get("/schema/openapi.json")).json()
+async def test_what_the_description_says_is_so(described: httpx.AsyncClient) -> None:
+    document = (await described.get("/schema/openapi.json")).json()
     operation = document["paths"][PATH]["post"]
     assert set(operation["requestBody"]["content"]) == {
         "multipart/form-data",
