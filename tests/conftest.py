@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ FAST_POSTGRES = PostgresSettings(
 
 
 FUNCTIONS = Path(__file__).with_name("functions")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A test has the same name in each process, even if a parameter is an id made just now."""
+    return UUID.sub("ID", val) if isinstance(val, str) and UUID.search(val) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
