@@ -46,7 +46,7 @@ build-models *ARGS: (_install "main")
 [group('develop')]
 [no-exit-message]
 test *ARGS: (_install "dev" "triton") build-models
-    @if (( $# )); then exec '{{ venv }}/pytest' "$@"; else exec '{{ venv }}/pytest' -n 2 --dist loadgroup; fi
+    @if (( $# )); then exec '{{ venv }}/pytest' "$@"; else exec '{{ venv }}/pytest' -n 2; fi
 
 # Install what `nereid models add` needs for .pth and .safetensors (PyTorch: several GB)
 [group('models')]

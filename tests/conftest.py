@@ -6,12 +6,13 @@ import re
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
 from psycopg import sql
+from xdist.scheduler import LoadScopeScheduling
 
 from gateway.embedded import (
     EmbeddedServers,
@@ -29,7 +30,7 @@ FAST_POSTGRES = PostgresSettings(
 )
 
 
-FUNCTIONS = Path(__file__).with_name("functions")
+OVER_FAKES = "tests/functions/"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -38,14 +39,19 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return UUID.sub("ID", val) if isinstance(val, str) and UUID.search(val) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class Apart(LoadScopeScheduling):  # type: ignore[misc] - it has no types
     """All that may ask for a server runs in one process, so that each server is there once.
 
-    Under `-n 2 --dist loadgroup` the other process has the tests of functions, over fakes.
+    The other has the tests of functions, over fakes, a file at a time.
     """
-    for item in items:
-        if not item.path.is_relative_to(FUNCTIONS):
-            item.add_marker(pytest.mark.xdist_group("servers"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0] if nodeid.startswith(OVER_FAKES) else "servers"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """For `pytest -n 2`, as `just test` calls it."""
+    return Apart(config, log)
 
 
 @dataclass(frozen=True, slots=True)
