@@ -39,7 +39,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
     return UUID.sub("ID", val) if isinstance(val, str) and UUID.search(val) else None
 
 
-class Apart(LoadScopeScheduling):  # type: ignore[misc] - it has no types
+class Apart(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """All that may ask for a server runs in one process, so that each server is there once.
 
     The other has the tests of functions, over fakes, a file at a time.
