@@ -229,6 +229,7 @@ async def test_an_object_counts_in_each_zone_that_the_middle_of_its_lower_edge_i
         by_zone = {alert["zone"]: alert for alert in alerts}
         assert by_zone["table"]["score"] > by_zone["middle"]["score"]
         assert by_zone["table"]["box"]["height"] > 0.9 > by_zone["middle"]["box"]["height"]
+        await camera.counted({"frames": 1})
         await camera.set(**CUPS, zones=[left])
         async with asyncio.timeout(RULED_S), nats_of(system) as queue:
             while (seen := await looked_at(camera, queue)) != (0, 2):
