@@ -36,7 +36,7 @@ import gevent
 import pyvips
 import requests
 from load_plan import PIXELS, SIZES, Order, Size, plan, size_for
-from load_summary import Record, faults, shown, summary
+from load_summary import Outcome, Record, faults, shown, summary
 from load_target import Target, own_system
 from locust.env import Environment
 from measure import conditions
@@ -68,6 +68,7 @@ def main() -> None:
         warm_up(where, make_photo(Path(folder), 640, 360).read_bytes(), options.scale)
         work = Work(files=files, orders=deque(orders), poll_s=size.poll_s, key=where.key)
         wall_s = run(work, size, where.url)
+        work.record.outcomes += [Outcome(order=order) for order in work.orders]
         check_results(work.record, where)
     found = faults(work.record)
     row = (

@@ -22,6 +22,8 @@ COME_BACK = {429, 503}
 """With Retry-After: not an error but backpressure."""
 TRIES = 4
 """How often a request that fails is made in all, before its photo is given up."""
+TIMEOUT_S = 300.0
+"""Without a byte from the system."""
 PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
@@ -92,7 +94,9 @@ class PhotoClient(HttpUser):
         failures = 0
         while failures < TRIES:
             began = time.perf_counter()
-            answer = self.client.request(method, path, name=name, headers=headers, **request)
+            answer = self.client.request(
+                method, path, name=name, headers=headers, timeout=TIMEOUT_S, **request
+            )
             if answer.status_code in GOOD:
                 self.note(name, began, OK)
                 return dict(answer.json())

@@ -62,7 +62,7 @@ def an_order(kind: str = "1080p", priority: int = 5) -> Any:
     return PLAN.Order(number=0, kind=kind, scale=2, priority=priority)
 
 
-def done(order: Any, seconds: float = 10.0, **facts: Any) -> Any:
+def done(order: Any, seconds: float | None = 10.0, **facts: Any) -> Any:
     """A task that went well."""
     return SUMMARY.Outcome(
         order=order, task_id="t", status="completed", seconds=seconds, waited_s=1.0,
@@ -89,10 +89,11 @@ def test_figures_are_by_request_photo_and_priority() -> None:
             done(an_order("1080p", 10), 10.0),
             done(an_order("1080p", 1), 30.0),
             done(an_order("4K", 2), 60.0),
+            done(an_order("24 MP", 3), seconds=None),  # after its client had given up
         ],
     )
     row = a_row(record)
-    assert (row["tasks_per_minute"], row["megapixels_per_s"]) == (3.0, 0.207)
+    assert (row["tasks_per_minute"], row["megapixels_per_s"]) == (4.0, 0.607)
     assert row["requests"]["status"] == {
         "count": 100, "p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99, "most_s": 1.0,
     }  # fmt: skip
@@ -102,6 +103,9 @@ def test_figures_are_by_request_photo_and_priority() -> None:
     assert row["errors"] == {"upload: ConnectionError": 1}
     assert row["whole_by_photo"]["1080p"]["most_s"] == 30.0
     assert row["whole_by_photo"]["24 MP"] == {"count": 0}
+    assert row["waited_by_band"]["low"] == {"count": 3} | dict.fromkeys(
+        ("p50_s", "p95_s", "p99_s", "most_s"), 1.0
+    )
     assert row["whole_by_band"]["high"]["p50_s"] == 10.0
     assert row["whole_by_band"]["low"]["count"] == 2
     assert row["faults"] == []
