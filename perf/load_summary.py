@@ -79,6 +79,7 @@ def spread(seconds: Iterable[float]) -> dict[str, float]:
 def summary(record: Record, wall_s: float) -> dict[str, Any]:
     """Figures of a run that took `wall_s`."""
     done = [outcome for outcome in record.outcomes if outcome.status == "completed"]
+    waits = [(o.order, o.waited_s) for o in done if o.waited_s is not None]
     whole = [(o.order, o.seconds) for o in done if o.seconds is not None]
     pixels = sum(width * height for o in done for width, height in [PIXELS[o.order.kind]])
     names = sorted({sample.name for sample in record.samples})
@@ -99,10 +100,7 @@ def summary(record: Record, wall_s: float) -> dict[str, Any]:
             name: spread(s for order, s in whole if order.band == name) for name in BANDS
         },
         "waited_by_band": {
-            name: spread(
-                o.waited_s for o in done if o.order.band == name and o.waited_s is not None
-            )
-            for name in BANDS
+            name: spread(s for order, s in waits if order.band == name) for name in BANDS
         },
         "models": sorted({outcome.model for outcome in done if outcome.model}),
         "statuses": dict(Counter(outcome.status for outcome in record.outcomes)),
