@@ -61,17 +61,23 @@ build-engines *ARGS: build-models
 gpu-configs *ARGS: (_install "main")
     @'{{ venv }}/python' scripts/gpu_configs.py "$@"
 
-# Run the tests; arguments go to pytest: just test tests/embedded -k restart
+# Run all tests, in two processes; or what pytest is told: just test tests/embedded -k restart
 [group('develop')]
 [no-exit-message]
 test *ARGS: (_install "dev" "triton") build-models
-    @'{{ venv }}/pytest' "$@"
+    @if (( $# )); then exec '{{ venv }}/pytest' "$@"; else exec '{{ venv }}/pytest' -n 2; fi
 
 # Install what `nereid models add` needs for .pth and .safetensors (PyTorch: several GB)
 [group('models')]
 [no-exit-message]
 install-export: (_install "main")
     @'{{ tools }}/uv' pip install --quiet --python '{{ venv }}/python' --constraint requirements/dev.txt 'torch<2.15' spandrel safetensors onnxruntime
+
+# Run the tests that take minutes, which `test` leaves out
+[group('develop')]
+[no-exit-message]
+test-long *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/pytest' -m long "$@"
 
 # Test the conversion of custom checkpoints, with PyTorch
 [group('develop')]
@@ -99,6 +105,12 @@ format: (_install "dev")
 [no-exit-message]
 bench *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/python' perf/bench.py "$@"
+
+# Send photos to the whole system as many clients do: just load --size small
+[group('develop')]
+[no-exit-message]
+load *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/python' perf/load.py "$@"
 
 # Resolve the dependencies of pyproject.toml again, by hash
 [group('develop')]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 import pytest
 import pytest_asyncio
 from psycopg import sql
+from xdist.scheduler import LoadScopeScheduling
 
 from gateway.embedded import (
     EmbeddedServers,
@@ -25,6 +28,30 @@ from gateway.embedded import (
 FAST_POSTGRES = PostgresSettings(
     options=(("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off"))
 )
+
+
+OVER_FAKES = "tests/functions/"
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A test has the same name in each process, even if a parameter is an id made just now."""
+    return UUID.sub("ID", val) if isinstance(val, str) and UUID.search(val) else None
+
+
+class Apart(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """All that may ask for a server runs in one process, so that each server is there once.
+
+    The other has the tests of functions, over fakes, a file at a time.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0] if nodeid.startswith(OVER_FAKES) else "servers"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """For `pytest -n 2`, as `just test` calls it."""
+    return Apart(config, log)
 
 
 @dataclass(frozen=True, slots=True)

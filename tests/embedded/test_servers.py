@@ -300,7 +300,7 @@ async def test_a_server_that_dies_is_started_again_on_its_address(tmp_path: Path
             assert await deaths.get() == (name, -signal.SIGKILL)
         client = await nats.connect(servers.nats.url, max_reconnect_attempts=100)
         await client.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await answers(servers.postgres.url):
                 await asyncio.sleep(0.05)
         watching.cancel()

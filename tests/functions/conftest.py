@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from functions._kit.messages import new_id, now
 from functions._kit.ports import Client, Limits, Probes, ServedModel, TensorSpec
 from functions._kit.secrets import hash_secret
 from functions.tasks.contracts import Status, Task, TaskEvent, event_subject, final_id
-from gateway.asgi import create_app
+from gateway import asgi
 from gateway.auth import Authenticator, Tokens, api_key_lookup
 from gateway.registry import discover
 
@@ -158,10 +159,17 @@ class World:
         self.tokens = Tokens(SECRET, 3600)
         self.scratch = scratch
         self._stack = stack
-        self.app = self.new_app()
 
-    def new_app(self, **options: Any) -> Litestar:
-        """An app of every function; `options` go to `create_app`."""
+    @cached_property
+    def app(self) -> Litestar:
+        """An app of every function, made when it is first asked for."""
+        return self.new_app()
+
+    def new_app(self, *, described: bool = False, **options: Any) -> Litestar:
+        """An app of every function; `options` go to `create_app`.
+
+        Its OpenAPI document is whole only if it is `described`, which takes as long as the rest.
+        """
         checks = {"queue": self.stream.healthy, "s3": self.objects.healthy}
         checks |= {"database": self.store.healthy, "triton": self.inference.healthy}
         ports = {
@@ -185,7 +193,10 @@ class World:
             "scratch": self.scratch,
         }
         authenticator = Authenticator(self.clients, self.tokens, SECRET)
-        return create_app(discover(), ports, authenticator, **options)
+        with pytest.MonkeyPatch.context() as patch:
+            if not described:
+                patch.setattr(asgi, "complete", lambda _app: None)
+            return asgi.create_app(discover(), ports, authenticator, **options)
 
     async def http(self, app: Litestar | None = None, **headers: str) -> httpx.AsyncClient:
         """A caller without credentials; `headers` go with each of its requests."""
@@ -288,6 +299,12 @@ async def operator(world: World) -> httpx.AsyncClient:
 async def nobody(world: World) -> httpx.AsyncClient:
     """A caller without credentials."""
     return await world.http()
+
+
+@pytest_asyncio.fixture
+async def described(world: World) -> httpx.AsyncClient:
+    """A caller without credentials, of an app with its whole OpenAPI document."""
+    return await world.http(world.new_app(described=True))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_
 from gateway.registry import Function
 from gateway.worker import Worker
 
-WAIT_S = 15
+WAIT_S = 60
 
 
 @pytest_asyncio.fixture

@@ -13,14 +13,18 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, Request, async_playwright
+from playwright.async_api import Browser, Locator, Page, Request, async_playwright, expect
 
 from tests.live.conftest import KEY
 
 ARTEFACTS = Path(__file__).parents[2] / "test-artefacts"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE_MS = 60_000
+"""How long an element may take to be as a test wants it, on the busiest of machines."""
 ZONE = "Asia/Kathmandu"
 """UTC+05:45: hours of the clock that are not hours of UTC show what assumes they are."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 CONTRASTS = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -148,7 +152,7 @@ async def console_of(
     options = {"timezone_id": ZONE, "locale": "en-GB"} | options
     async with await browser.new_context(**options) as context:
         page = await context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE_MS)
         console = Console(page, url)
         asked = console.requests
         page.on("request", lambda request: asked.append(request))  # noqa: PLW0108 - it is marked

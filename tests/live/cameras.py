@@ -24,7 +24,7 @@ DATA = Path(__file__).parents[1] / "data"
 CUP = DATA / "coffee.png"
 PHOTOS = DATA / "detection"
 BUCKET = "nereid"
-RECORDED_S = 10.0
+RECORDED_S = 60.0
 """The recorder is at most half a second behind; the rest is for a busy machine."""
 
 
@@ -106,7 +106,7 @@ async def events(connection: Client, subject: str) -> list[Any]:
     """Everything that the stream EVENTS holds on `subject` now, read by a consumer of our own."""
     wanted = await held(connection, subject)
     subscription = await connection.jetstream().subscribe(subject, ordered_consumer=True)
-    found = [json.loads((await subscription.next_msg(timeout=10)).data) for _ in range(wanted)]
+    found = [json.loads((await subscription.next_msg(timeout=60)).data) for _ in range(wanted)]
     await subscription.unsubscribe()
     return found
 
@@ -191,7 +191,7 @@ class Camera:
                 sums[name] = sums.get(name, 0) + count
         return sums
 
-    async def counted(self, wanted: dict[str, int], within_s: float = 20) -> dict[str, int]:
+    async def counted(self, wanted: dict[str, int], within_s: float = RECORDED_S) -> dict[str, int]:
         """The counts, once those of `wanted` are so."""
         counts: dict[str, int] = {}
         try:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,11 @@ class Nereid:
         """SIGTERM, as a service manager sends it; nothing may be left of it."""
         everything = self._seen | set(self.processes())
         self._up.send_signal(signal.SIGTERM)
-        assert self._up.wait(60) == 0, self.said()
+        assert self._up.wait(120) == 0, self.said()
         assert self._up.stdout is not None
         self._up.stdout.close()
         # a killed process needs a moment to give its memory back
-        _, left = psutil.wait_procs(everything, timeout=5)
+        _, left = psutil.wait_procs(everything, timeout=60)
         assert left == []
         with (self.data / "lock").open() as lock:  # every server holds it as long as it lives
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,7 +81,7 @@ class Nereid:
         """End what a failed test left behind."""
         if self._up.poll() is None:
             self._up.terminate()
-            self._up.wait(60)
+            self._up.wait(120)
         if self._up.stdout is not None:
             self._up.stdout.close()
 
@@ -139,6 +140,21 @@ class Nereid:
         """Addresses and secrets of the embedded servers."""
         found: dict[str, str] = json.loads((self.data / "running.json").read_text())
         return found
+
+
+@contextmanager
+def frozen(nereid: Nereid, name: str) -> Iterator[psutil.Process]:
+    """A part that stands still; if it is killed meanwhile, its children wake as orphans."""
+    main = nereid.part(name)
+    processes = [main, *main.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield main
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +235,7 @@ class Api:
     async def finished(self, task_id: str) -> dict[str, Any]:
         """The task's row once it is final."""
         await self.first(task_id, lambda event: event.name in FINAL)
-        async with asyncio.timeout(5):  # the recorder follows the event within milliseconds
+        async with asyncio.timeout(60):  # the recorder follows the event within milliseconds
             while (row := await self.status(task_id))["status"] not in FINAL:
                 await asyncio.sleep(0.01)
         return row
@@ -241,7 +257,7 @@ class Api:
 def client_of(nereid: Nereid, name: str | None) -> httpx.AsyncClient:
     """HTTP with the API key of client `name`, or with no credentials."""
     headers = {} if name is None else {"X-API-Key": KEY.format(name)}
-    return httpx.AsyncClient(base_url=nereid.url, headers=headers, timeout=100, trust_env=False)
+    return httpx.AsyncClient(base_url=nereid.url, headers=headers, timeout=200, trust_env=False)
 
 
 async def final_events(nereid: Nereid, task_id: str) -> list[dict[str, Any]]:
@@ -252,7 +268,7 @@ async def final_events(nereid: Nereid, task_id: str) -> list[dict[str, Any]]:
         subscription = await js.subscribe(f"events.task.{task_id}", ordered_consumer=True)
         found: list[dict[str, Any]] = []
         while True:
-            message = await subscription.next_msg(timeout=5)
+            message = await subscription.next_msg(timeout=60)
             found.append(json.loads(message.data))
             if message.metadata.num_pending == 0:
                 return [event for event in found if event["status"] in FINAL]

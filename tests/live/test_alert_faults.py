@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
@@ -17,31 +16,26 @@ import pytest
 from nats.aio.client import Client
 
 from tests.live.cameras import Bucket, Camera, bucket_of, camera_of, held, nats_of, position
-from tests.live.conftest import Api, Event, Nereid, client_of
+from tests.live.conftest import Api, Event, Nereid, client_of, frozen
 from tests.live.load import AWAY, KINDS, RULES, Load, first_pass
 from tests.live.sick_triton import SickTriton, sick_triton
-from tests.live.test_faults import frozen
 
 MakeSystem = Callable[..., Nereid]
 
-FRAMES = int(os.environ.get("ALERT_FAULT_FRAMES", "600"))
-"""Issue 3 asks for 2,000; two busy cores look at some 25 a second."""
-OUTAGE_S = float(os.environ.get("ALERT_FAULT_OUTAGE_S", "20"))
-"""Issue 3 asks for two minutes."""
 PARTS = ("gateway", "worker", "s3", "triton", "queue", "database")
 BETWEEN_DEATHS = 20
 """Events between one death and the next: all is at work again by then."""
-LIFE_S = 60.0
+LIFE_S = 120.0
 """By then it is: a lease of 30 s may lie between."""
 SENDERS = 4
 """Over HTTP, and as many over NATS."""
-SETTLED_S = 90.0 + FRAMES / 10
+SETTLED_S = 400.0
 """What a killed worker had in hand comes back after its lease of 30 s; the rest is the work."""
 WAITING = 40
 """Frames that come while Triton has no memory."""
 QUEUE = 48
 """Frames of one camera that may wait, where the queue is to be full."""
-MARGIN_S = 15
+MARGIN_S = 60
 """For a busy machine."""
 
 
@@ -49,7 +43,7 @@ async def killed(nereid: Nereid, name: str) -> None:
     """Kill a part with SIGKILL and return when another process has taken its place."""
     before = nereid.part(name)
     before.kill()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             with suppress(StopIteration, psutil.NoSuchProcess):
                 if nereid.part(name) != before:
@@ -72,10 +66,10 @@ async def every_alert(camera: Camera, queue: Client) -> list[dict[str, Any]]:
         while any([await held(queue, subject) for subject in subjects]):
             await asyncio.sleep(0.2)
     count = await held(queue, f"events.alert.{camera.camera_id}")
-    return await camera.recorded(count, within_s=60)
+    return await camera.recorded(count, within_s=120)
 
 
-async def every_part_dies_and_no_alert_is_lost_or_doubled(nereid: Nereid) -> None:
+async def every_part_dies_and_no_alert_is_lost_or_doubled(nereid: Nereid, frames: int) -> None:
     async with (
         camera_of(nereid, "quiet", **RULES) as quiet,
         camera_of(nereid, "yard", **RULES) as camera,
@@ -86,7 +80,7 @@ async def every_part_dies_and_no_alert_is_lost_or_doubled(nereid: Nereid) -> Non
         load = Load(camera)
         began = time.monotonic()
         enough = asyncio.Event()
-        share = FRAMES // 2 // SENDERS
+        share = frames // 2 // SENDERS
         sending = asyncio.gather(
             *(load.post_until(enough, share) for _ in range(SENDERS)),
             *(load.publish(share, bucket, queue) for _ in range(SENDERS)),
@@ -122,7 +116,7 @@ async def health(http: httpx.AsyncClient) -> tuple[int, dict[str, Any]]:
 
 
 async def a_triton_without_memory_costs_no_frame_and_no_attempt(
-    nereid: Nereid, door: SickTriton
+    nereid: Nereid, door: SickTriton, outage_s: float
 ) -> None:
     async with (
         camera_of(nereid, "quiet", **RULES) as quiet,
@@ -132,10 +126,10 @@ async def a_triton_without_memory_costs_no_frame_and_no_attempt(
         known = await first_pass(quiet)
         load = Load(camera)
         door.out_of_memory = True
-        until = time.monotonic() + OUTAGE_S
+        until = time.monotonic() + outage_s
         await load.post(WAITING)
         assert load.refusals == {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await health(camera.http))[0] == 200:
                 await asyncio.sleep(0.1)
         while time.monotonic() < until:
@@ -152,7 +146,7 @@ async def a_triton_without_memory_costs_no_frame_and_no_attempt(
         alerts = await every_alert(camera, queue)
         load.check(alerts, known)
         await load.check_facts(queue, alerts)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await health(camera.http))[0] != 200:
                 await asyncio.sleep(0.1)
         assert (await health(camera.http))[1]["reasons"] == {}
@@ -210,7 +204,7 @@ async def a_full_queue_refuses_a_restart_goes_on_and_old_alerts_go(nereid: Nerei
                 await asyncio.sleep(0.05)
             gateway = nereid.part("gateway")
             stopping = asyncio.ensure_future(asyncio.to_thread(nereid.stop))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while gateway.is_running():
                     await asyncio.sleep(0.05)
         await stopping  # the worker had no time for what waits
@@ -227,7 +221,7 @@ async def a_full_queue_refuses_a_restart_goes_on_and_old_alerts_go(nereid: Nerei
         load.check(alerts, known)
         await load.check_facts(queue, alerts)
         assert sum(datetime.fromisoformat(a["created_at"]) > stopped_at for a in alerts) > QUEUE / 2
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await reading
         check_stream(seen, alerts)
         await retained(camera, bucket)
@@ -256,9 +250,12 @@ async def retained(camera: Camera, bucket: Bucket) -> None:
     assert all([await api.download(alert["image_url"]) for alert in await quiet.alerts()])
 
 
-@pytest.mark.timeout(200 + FRAMES / 5 + OUTAGE_S)
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("frames", "outage_s"), [(160, 6.0), pytest.param(2000, 120.0, marks=pytest.mark.long)]
+)
 async def test_whatever_dies_refuses_or_fills_up_every_frame_becomes_its_alerts_once(
-    own_system: MakeSystem, triton_url: str
+    own_system: MakeSystem, triton_url: str, frames: int, outage_s: float
 ) -> None:
     """Three systems at once, since each spends its time in waiting."""
     async with sick_triton(triton_url) as door:
@@ -268,8 +265,8 @@ async def test_whatever_dies_refuses_or_fills_up_every_frame_becomes_its_alerts_
             asyncio.to_thread(own_system, frames_max_messages=QUEUE, drain_s=1),
         )
         await asyncio.gather(
-            every_part_dies_and_no_alert_is_lost_or_doubled(dying),
-            a_triton_without_memory_costs_no_frame_and_no_attempt(starved, door),
+            every_part_dies_and_no_alert_is_lost_or_doubled(dying, frames),
+            a_triton_without_memory_costs_no_frame_and_no_attempt(starved, door, outage_s),
             a_full_queue_refuses_a_restart_goes_on_and_old_alerts_go(full),
         )
         await asyncio.gather(*(asyncio.to_thread(nereid.stop) for nereid in systems))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from tests.live.cameras import (
@@ -18,6 +19,7 @@ from tests.live.cameras import (
     bucket_of,
     camera_of,
     facts,
+    held,
     jpeg,
     moments,
     nats_of,
@@ -25,16 +27,16 @@ from tests.live.cameras import (
     only,
     position,
 )
-from tests.live.conftest import Api, Nereid
+from tests.live.conftest import Api, Nereid, frozen
 
 FRAME = jpeg(CUP, width=160)
 """The detector sees two cups in it: one with its saucer (0.53), and the one on it (0.38)."""
 CUPS: dict[str, Any] = {"labels": ["cup"], "min_score": 0.3, "cooldown_seconds": 0}
 """Rules by which it makes two alerts."""
-REMOVED_S = 15
+RULED_S = 60
+"""A rule holds within a second; the rest is for a busy machine."""
+REMOVED_S = 60
 """A frame that nobody needs is removed within a second or two; the rest is for a busy machine."""
-
-pytestmark = pytest.mark.timeout(90)
 
 
 def overlap(one: dict[str, float], other: dict[str, float]) -> float:
@@ -142,7 +144,7 @@ async def test_frames_that_lie_in_s3_come_over_nats_and_stay_their_owners(
         await js.publish(f"frames.{word}", json.dumps({"key": f"/{mine}"}).encode())
         newest = (await camera.recorded(4))[0]
         arrived = datetime.fromisoformat(newest["captured_at"])
-        assert abs(arrived - before) < timedelta(seconds=5)
+        assert before <= arrived <= datetime.now(UTC)
 
         await camera.send(FRAME)  # what is removed after it would be removed by then
         await camera.recorded(6)
@@ -178,7 +180,17 @@ async def test_a_real_photo_makes_an_alert_with_the_right_label_and_box(
     assert max(overlap(alert["box"], expected) for alert in alerts) >= 0.5
 
 
-async def test_rules_hold_a_second_after_they_were_set(system: Nereid, word: str) -> None:
+async def looked_at(camera: Camera, queue: Client) -> tuple[int, int]:
+    """Send a frame that goes nowhere but into the detector; its alerts, and its ignored cups."""
+    before = await camera.counts()
+    told = await held(queue, f"events.alert.{camera.camera_id}")
+    await camera.send(FRAME)
+    after = await camera.counted({"frames": before.get("frames", 0) + 1})
+    alerts = await held(queue, f"events.alert.{camera.camera_id}") - told
+    return alerts, after.get("ignored.cup", 0) - before.get("ignored.cup", 0)
+
+
+async def test_rules_hold_soon_after_they_were_set(system: Nereid, word: str) -> None:
     changes: list[tuple[dict[str, Any], int]] = [
         ({"labels": ["cat"]}, 0),
         ({"labels": ["cup"]}, 2),
@@ -186,22 +198,19 @@ async def test_rules_hold_a_second_after_they_were_set(system: Nereid, word: str
         ({"min_score": 0.99}, 0),
         ({"zones": [{"name": "all", "polygon": [(0, 0), (1, 0), (1, 1), (0, 1)]}]}, 2),
     ]
-    expected = 0
-    async with camera_of(system, word, **CUPS) as camera:
-        for looked_at, (change, alerts) in enumerate(changes, start=1):
+    async with camera_of(system, word, **CUPS) as camera, nats_of(system) as queue:
+        for change, alerts in changes:
             await camera.set(**CUPS | change)
-            await asyncio.sleep(1)  # the promise itself
-            await camera.send(FRAME)
-            await camera.counted({"frames": looked_at})
-            expected += alerts
-            await camera.recorded(expected)
+            async with asyncio.timeout(RULED_S):  # each gives another count than the one before
+                while (seen := await looked_at(camera, queue)) != (alerts, 2 - alerts):
+                    assert sum(seen) == 2
         answer = await camera.http.delete(f"/api/v1/cameras/{word}")
         assert answer.status_code == 204
-        await asyncio.sleep(1)
-        await camera.send(FRAME)
-        ignored = await camera.counted({"frames": len(changes) + 1})
-        assert ignored["ignored.cup"] == 2 + 1 + 2 + 2  # no cup among the default labels
-        assert len(await camera.alerts()) == expected
+        async with asyncio.timeout(RULED_S):  # no cup among the default labels
+            while await looked_at(camera, queue) != (0, 2):
+                pass
+        told = await held(queue, f"events.alert.{word}")
+        assert len(await camera.recorded(told)) == told
 
 
 async def test_an_object_counts_in_each_zone_that_the_middle_of_its_lower_edge_is_in(
@@ -220,11 +229,11 @@ async def test_an_object_counts_in_each_zone_that_the_middle_of_its_lower_edge_i
         by_zone = {alert["zone"]: alert for alert in alerts}
         assert by_zone["table"]["score"] > by_zone["middle"]["score"]
         assert by_zone["table"]["box"]["height"] > 0.9 > by_zone["middle"]["box"]["height"]
+        await camera.counted({"frames": 1})
         await camera.set(**CUPS, zones=[left])
-        await asyncio.sleep(1)
-        await camera.send(FRAME)
-        await camera.counted({"frames": 2, "ignored.cup": 2})
-        assert len(await camera.alerts()) == 4
+        async with asyncio.timeout(RULED_S), nats_of(system) as queue:
+            while (seen := await looked_at(camera, queue)) != (0, 2):
+                assert seen == (4, 0)
 
 
 async def test_a_cooldown_is_quiet_for_its_label_and_zone_alone(system: Nereid, word: str) -> None:
@@ -288,7 +297,7 @@ async def test_two_workers_make_one_alert_of_what_one_cooldown_covers(
             assert alert["alert_id"] == fact["alert_id"]
     finally:
         second.terminate()
-        assert await asyncio.to_thread(second.wait, 40) == 0
+        assert await asyncio.to_thread(second.wait, 120) == 0
         second.stdout.close()
 
 
@@ -363,21 +372,22 @@ async def test_a_camera_that_wants_fresh_frames_sheds_the_old_ones_and_another_l
     ):
         key = await bucket.put(f"{word}.jpg", FRAME)
         js = queue.jetstream()
-        await asyncio.gather(
-            *(
-                js.publish(
-                    f"frames.{camera.camera_id}",
-                    json.dumps({"key": key, "captured_at": at.isoformat()}).encode(),
+        with frozen(system, "worker"):  # all are there before the first is looked at
+            await asyncio.gather(
+                *(
+                    js.publish(
+                        f"frames.{camera.camera_id}",
+                        json.dumps({"key": key, "captured_at": at.isoformat()}).encode(),
+                    )
+                    for at in moments(burst)
+                    for camera in (fresh, every)
                 )
-                for at in moments(burst)
-                for camera in (fresh, every)
             )
-        )
-        counts = await every.counted({"frames": burst}, within_s=60)
+        counts = await every.counted({"frames": burst}, within_s=200)
         assert "shed" not in counts
-        await every.recorded(2 * burst, within_s=60)
+        await every.recorded(2 * burst, within_s=200)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             counts = await fresh.counts()
             while counts.get("frames", 0) + counts.get("shed", 0) < burst:
                 await asyncio.sleep(0.1)

@@ -222,7 +222,7 @@ async def test_a_file_that_is_gone_when_its_turn_comes_fails_at_once(
 ) -> None:
     key = f"{word}.jpg"
     await bucket.put_object(Bucket="nereid", Key=key, Body=photo)
-    large = pyvips.Image.black(700, 500, bands=3) + 90  # two of it keep both slots busy
+    large = pyvips.Image.black(1600, 1200, bands=3) + 90  # two of it keep both slots busy
     busy_path = await api.upload(encoded(large.cast("uchar"), ".jpg"))
     busy = [await api.process(busy_path) for _ in range(2)]
     for task_id in busy:

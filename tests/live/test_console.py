@@ -30,7 +30,7 @@ from tests.live.cameras import CUP, Bucket, Camera, bucket_of, camera_of, jpeg, 
 from tests.live.conftest import KEY, SECRET, Nereid, encoded
 from tests.live.sounds import FIRST_WORDS, RATE, VOICE, plain, samples, voice
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FRAME = jpeg(CUP, width=160)
 """The detector sees two cups in it."""
@@ -142,6 +142,7 @@ async def test_a_wrong_key_is_told_and_a_right_one_is_kept_in_the_tab_alone(
         await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+@pytest.mark.long
 async def test_a_client_signs_in_with_its_secret_and_its_token_is_renewed(
     browser: Browser, system: Nereid
 ) -> None:
@@ -351,8 +352,15 @@ async def test_nothing_moves_under_a_reader_who_is_in_the_list(
     assert await console.page.evaluate(focused) == third
 
 
+async def within_an_hour() -> datetime:
+    """Now, when the hour does not end within half a minute: the bars would move on."""
+    while (now := datetime.now(UTC)).minute == 59 and now.second >= 30:
+        await asyncio.sleep(1)
+    return now
+
+
 async def test_the_bars_and_the_table_agree_with_the_counts(console: Console, scene: Scene) -> None:
-    page, now = console.page, datetime.now(UTC)
+    page, now = console.page, await within_an_hour()
     start = now.replace(minute=0, second=0, microsecond=0)
     told = Counter[tuple[datetime, str]]()
     for hours, label, count in ((0, "cat", 2), (1, "cat", 1), (1, "dog", 3), (23, "dog", 1)):
@@ -399,6 +407,7 @@ def _local(moment: datetime) -> str:
     return f"{moment + timedelta(hours=5, minutes=45):%H:%M}"
 
 
+@pytest.mark.long
 async def test_everything_can_be_done_with_the_keyboard_alone(
     browser: Browser, system: Nereid, scene: Scene
 ) -> None:
@@ -440,7 +449,7 @@ async def test_everything_can_be_done_with_the_keyboard_alone(
         await _tab_to(page, "#sign-out", back=True)
         await press("Enter")
         await expect(page.locator("#api-key")).to_be_focused()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not only(await scene.camera.alerts())["reviewed"]:
             await asyncio.sleep(0.05)
 
@@ -464,7 +473,7 @@ async def _tab_to(page: Page, selector: str, *, back: bool = False) -> None:
     pytest.fail(f"the keyboard does not reach {selector}")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 async def test_it_fits_a_phone_and_a_desktop_and_every_text_stands_out(
     browser: Browser, system: Nereid, scene: Scene, scheme: Any
 ) -> None:
@@ -516,7 +525,7 @@ async def test_a_photo_is_enlarged_and_compared_with_what_it_was(
     await page.get_by_label("Remove noise").fill("0.3")
     await page.get_by_role("button", name="Enlarge").click()
     slider = page.get_by_role("slider", name="How much of the original")
-    await expect(slider).to_be_visible(timeout=60_000)
+    await expect(slider).to_be_visible()
     await expect(page.locator("#photo-progress")).to_be_hidden()
 
     shapes = await page.locator("#photo-result img").evaluate_all(
@@ -599,6 +608,7 @@ async def test_a_file_that_is_no_photo_is_refused_with_the_reason(
         await expect(console.page.get_by_role("button", name="Enlarge")).to_be_enabled()
 
 
+@pytest.mark.long
 async def test_a_task_shows_its_progress_and_can_be_cancelled(
     console: Console, system: Nereid, scene: Scene, image: pyvips.Image
 ) -> None:
@@ -612,7 +622,7 @@ async def test_a_task_shows_its_progress_and_can_be_cancelled(
     }
     task_id = (await http.post("/api/v1/media:process", json=body)).json()["task_id"]
     row = console.page.locator(f'[data-task="{task_id}"]')
-    await expect(row).to_have_attribute("data-status", "processing", timeout=15_000)
+    await expect(row).to_have_attribute("data-status", "processing")
     await row.get_by_role("button", name="Cancel").click()
     await expect(row).to_have_attribute("data-status", "cancelled")
     await expect(row.get_by_role("button", name="Cancel")).to_be_hidden()
@@ -636,7 +646,7 @@ async def test_a_voice_dropped_anywhere_becomes_words_that_can_be_heard(
     await console.shot("recording-chosen")
     await page.get_by_role("button", name="Transcribe").click()
     said = page.locator("#sound-result .words")
-    await expect(said).to_be_visible(timeout=20_000)
+    await expect(said).to_be_visible()
     assert plain(await said.inner_text()).startswith(FIRST_WORDS)
     assert await said.get_attribute("lang") == "en"
     await expect(page.locator("#sound-result .small")).to_contain_text(
@@ -681,6 +691,7 @@ async def test_what_is_no_sound_is_refused_with_the_reason(
         await expect(error).to_be_hidden()
 
 
+@pytest.mark.long
 async def test_a_long_recording_becomes_a_task_with_its_words_and_files(console: Console) -> None:
     page = console.page
     file: Any = {"name": "a long one.opus", "mimeType": "audio/ogg", "buffer": voice(75)}
@@ -689,7 +700,7 @@ async def test_a_long_recording_becomes_a_task_with_its_words_and_files(console:
     await expect(page.locator("#sound-result")).to_contain_text("longer than a minute")
     await expect(page.get_by_role("button", name="Transcribe")).to_be_enabled()
     row = page.locator("#task-list li", has_text="a long one.opus")
-    await expect(row).to_contain_text("completed", timeout=40_000)
+    await expect(row).to_contain_text("completed")
     await expect(row).to_contain_text("1 min 15 s · English")
     words = row.locator(".words")
     short = await words.inner_text()
@@ -722,6 +733,7 @@ async def test_a_long_recording_becomes_a_task_with_its_words_and_files(console:
         assert await console.faint_texts() == []
 
 
+@pytest.mark.long
 async def test_what_is_said_into_the_microphone_becomes_words(
     system: Nereid, tmp_path: Path
 ) -> None:
@@ -743,14 +755,14 @@ async def test_what_is_said_into_the_microphone_becomes_words(
             await expect(page.locator("#sound-error")).to_contain_text("may not use the microphone")
             await page.context.grant_permissions(["microphone"])
             await page.get_by_role("button", name="Record", exact=True).click()
-            await expect(page.get_by_role("timer")).to_have_text("0:04", timeout=10_000)
+            await expect(page.get_by_role("timer")).to_have_text(re.compile("^0:(0[4-9]|[1-5])"))
             await expect(page.get_by_role("button", name="Transcribe")).to_be_disabled()
             await console.shot("microphone")
             await page.get_by_role("button", name="Stop").click()
             await expect(page.locator("#sound-name")).to_contain_text(".webm")
             await page.get_by_role("button", name="Transcribe").click()
             said = page.locator("#sound-result .words")
-            await expect(said).to_be_visible(timeout=20_000)
+            await expect(said).to_be_visible()
             assert "best of times" in plain(await said.inner_text())
             await page.get_by_role("button", name="Sign out").click()
         await browser.close()

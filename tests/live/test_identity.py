@@ -14,11 +14,12 @@ import jwt
 import psutil
 import pytest
 
+from gateway.auth import REMEMBER_S
 from tests.live.conftest import KEY, SECRET, Api, Nereid, client_of
 
 TASKS = "/api/v1/media/processingTasks"
-FORGETS_WITHIN_S = 11.0
-"""A gateway believes a removed client for ten seconds at most."""
+FORGETS_WITHIN_S = 5 * REMEMBER_S
+"""A gateway believes a removed client for so long; the rest is for a busy machine."""
 
 
 async def token_of(http: httpx.AsyncClient, name: str) -> dict[str, Any]:
@@ -132,7 +133,8 @@ async def test_another_clients_task_is_not_there(api: Api, system: Nereid, photo
         )
 
 
-async def test_a_removed_client_is_locked_out_within_eleven_seconds(
+@pytest.mark.long  # tests/functions/test_access.py has it without the ten seconds
+async def test_a_removed_client_is_locked_out_soon(
     system: Nereid, nobody: httpx.AsyncClient
 ) -> None:
     await asyncio.to_thread(lambda: system.add_clients(gone=""))
@@ -142,6 +144,7 @@ async def test_a_removed_client_is_locked_out_within_eleven_seconds(
         assert (await nobody.get(TASKS, headers=headers)).status_code == 200
     removed = await asyncio.to_thread(system.command, "clients", "remove", "gone")
     assert removed.returncode == 0, removed.stderr
+    assert REMEMBER_S <= 10
     async with asyncio.timeout(FORGETS_WITHIN_S):
         for headers in (token, key):
             while (await nobody.get(TASKS, headers=headers)).status_code == 200:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 import wave
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -150,6 +149,12 @@ class Served:
 
     async def hear(self, samples: Samples, priority: int = 2) -> dict[str, Any]:
         return await self.inference.infer(self.model, {"audio": samples[None]}, priority=priority)
+
+    async def answered(self) -> int:
+        """Requests that the model has answered with words."""
+        statistics = await self.inference._client.get_inference_statistics(NAME)
+        (model,) = statistics.model_stats
+        return int(model.inference_stats.success.count)
 
 
 @pytest_asyncio.fixture
@@ -345,13 +350,13 @@ def test_a_closed_room_gives_out_what_waits_and_then_nothing() -> None:
 async def test_a_full_room_lets_little_more_in_and_beyond_twice_as_much_nothing() -> None:
     waiting = room(waiting_s=10)
     waiting.add(job(3, 15))
-    await asyncio.wait_for(asyncio.to_thread(waiting.wait_for_room), 10)
+    await asyncio.wait_for(asyncio.to_thread(waiting.wait_for_room), 60)
     waiting.add(job(3, 15))
     blocked = asyncio.create_task(asyncio.to_thread(waiting.wait_for_room))
     done, _ = await asyncio.wait({blocked}, timeout=3 * WAITING.PAUSE_S)
     assert not done
     waiting.take()
-    await asyncio.wait_for(blocked, 10)
+    await asyncio.wait_for(blocked, 60)
 
 
 # ---- as served
@@ -418,13 +423,11 @@ async def test_silence_is_answered_with_finite_numbers(served: Served) -> None:
 
 
 async def test_an_urgent_piece_overtakes_long_ones_that_wait(served: Served) -> None:
-    low = [asyncio.create_task(served.hear(long_recording(), priority=3)) for _ in range(12)]
+    low = [asyncio.create_task(served.hear(long_recording(), priority=3)) for _ in range(24)]
     await asyncio.wait(low, return_when=asyncio.FIRST_COMPLETED)
-    before = sum(task.done() for task in low)
     await served.hear(pieces("beckett")[0][: 3 * RATE], priority=1)
-    after = sum(task.done() for task in low)
-    assert after - before <= 4, f"{after - before} long ones were answered first"
-    assert after < len(low)
+    first = sum(task.done() for task in low)
+    assert first <= len(low) / 2, f"{first} long ones were answered first"
     texts = {text_of(answer) for answer in await asyncio.gather(*low)}
     assert len(texts) == 1
 
@@ -433,16 +436,14 @@ async def test_the_work_for_those_who_go_away_stops_and_the_others_have_theirs(
     served: Served,
 ) -> None:
     piece, expected = pieces("beckett")[0], bare()[len(pieces("two_cities"))]
-    began = time.perf_counter()
-    await asyncio.gather(*(served.hear(long_recording()) for _ in range(6)))
-    whole_s = time.perf_counter() - began
-    leaving = [asyncio.create_task(served.hear(long_recording())) for _ in range(12)]
+    before = await served.answered()
+    leaving = [asyncio.create_task(served.hear(long_recording())) for _ in range(24)]
     staying = [asyncio.create_task(served.hear(piece)) for _ in range(2)]
     await served.hear(piece, priority=1)
-    began = time.perf_counter()
     for task in leaving:
         task.cancel()
+    await asyncio.gather(*leaving, return_exceptions=True)
     for answer in await asyncio.gather(*staying):
         assert_same(answer, expected)
-    assert time.perf_counter() - began < 1.5 * whole_s, "all of them would take twice as long"
-    await asyncio.gather(*leaving, return_exceptions=True)
+    written = await served.answered() - before - 3
+    assert written <= len(leaving) / 2, f"{written} were written down for nobody"

@@ -199,7 +199,7 @@ async def test_recorders_side_by_side_neither_wait_for_ever_nor_lose(store: Aler
             draw.shuffle(batch)
             await store.record(batch)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await asyncio.gather(*(recorder(seed) for seed in range(6)))
     page = await store.page(EVERY, cursor=None, limit=200)
     assert [row.alert for row in page.rows] == [kept(one) for one in reversed(alerts)]
@@ -443,7 +443,7 @@ async def test_processes_count_side_by_side(store: AlertStore) -> None:
             draw.shuffle(batch)
             await store.record_counts(batch)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await asyncio.gather(*(process(source) for source in "abcdef"))
     assert await frames(store) == 30
 
@@ -536,7 +536,7 @@ async def test_recorders_and_retention_never_wait_for_each_other_in_a_ring(
         for _ in range(24):
             expired += await store.expire("door", before=LATER, limit=200)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await asyncio.gather(keep(), retain(), keep(), retain())
         while await store.expire("door", before=LATER, limit=200):
             pass

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import resource
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,9 @@ from functions._kit.errors import (
 )
 from functions._kit.fakes import FakeAudioConverter
 from functions._kit.ports import SPEECH, AudioConverter, AudioTarget, AudioTooLong, Sound
-from gateway.adapters.converter import ProcessConverter, open_converter, process
+from gateway.adapters.converter import ProcessConverter, child, open_converter, process
 from gateway.adapters.converter.child import MEMORY_BYTES
+from gateway.adapters.converter.messages import Stopped, Work
 
 MP3 = AudioTarget(format="mp3", sample_rate=48_000, channels=2)
 """The slowest target."""
@@ -78,7 +81,7 @@ def alive(pid: int) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -212,8 +215,9 @@ async def test_who_goes_away_frees_the_place_whether_waiting_or_running(
 
 
 async def test_children_start_at_the_first_need_and_stay_warm(
-    real: ProcessConverter, sounds: Path, tmp_path: Path
+    real: ProcessConverter, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "STOP_S", 60.0)
     assert not real.pids
     await real.convert(sounds / "short.opus", tmp_path / "a.wav", SPEECH, longest_s=10)
     (first,) = real.pids
@@ -224,6 +228,22 @@ async def test_children_start_at_the_first_need_and_stay_warm(
     gone.cancel()
     await ends(gone)
     assert real.pids == {first}, "a child that is told to stop need not be replaced"
+
+
+def test_a_stop_that_a_callback_swallows_is_heard_at_the_next_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working = child.Child(io.BytesIO())
+
+    def deaf(*_: Any, on_progress: Callable[[float], None], **__: Any) -> Sound:
+        with suppress(BaseException):
+            working.stop(signal.SIGUSR1, None)
+        on_progress(1.0)
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr(child, "convert", deaf)
+    work = Work(source="a", into=str(tmp_path / "b"), target=MP3, longest_s=10)
+    assert working._answer(work) == Stopped()
 
 
 async def test_a_child_has_limits_and_no_secrets(
@@ -309,8 +329,8 @@ async def test_a_file_that_takes_too_much_memory_is_refused(
 async def test_a_child_that_is_stuck_is_ended(
     real: ProcessConverter, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "OPEN_S", 2.0)
-    monkeypatch.setattr(process, "SILENCE_S", 0.5)
+    monkeypatch.setattr(process, "OPEN_S", 60.0)
+    monkeypatch.setattr(process, "SILENCE_S", 2.0)
     into = tmp_path / "out.mp3"
     task = begin(real, sounds / "long.flac", into)
     await until(into.exists)

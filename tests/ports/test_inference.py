@@ -149,6 +149,6 @@ async def test_a_model_unloaded_meanwhile_is_loaded_again(triton_url: str) -> No
 
 
 async def _until_unloaded(inference: TritonInference) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await inference._client.is_model_ready(MODEL):
             await asyncio.sleep(0.01)

@@ -121,7 +121,7 @@ class FakeSubject:
         self.fake.open.clear()
 
     async def until_held(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.fake.waiting != count:
                 await asyncio.sleep(0)
 

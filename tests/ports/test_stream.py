@@ -24,7 +24,7 @@ from gateway.embedded import EmbeddedServers, RunningNats
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Note(Message, frozen=True, kw_only=True):

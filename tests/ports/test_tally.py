@@ -214,6 +214,6 @@ async def _last_of(stream: Stream, source: str) -> CountsEvent:
 
 
 async def _until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)

@@ -250,7 +250,7 @@ async def test_recorders_side_by_side_neither_wait_for_ever_nor_lose(store: Task
             shuffle.shuffle(batch)
             await store.record(batch)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         await asyncio.gather(*(recorder(seed) for seed in range(4)))
     rows = [await row_of(store, of) for of in tasks]
     assert {round(row.progress, 6) for row in rows} == {0.9}

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ FIND_TRITON = "import functions, gateway, importlib.util as u; print(u.find_spec
 README = (CHECKOUT / "README.md").read_text()
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it."""
     found: set[str] = set()

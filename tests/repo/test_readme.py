@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,14 +43,17 @@ def test_every_nereid_command_of_the_readme_exists() -> None:
 def test_the_tour_gives_what_it_promises(tmp_path: Path) -> None:
     """Runs the tour's block in a shell, on a system of its own."""
     script = tmp_path / "tour.sh"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     start = f"""
 set -euo pipefail
-export PATH={BIN}:$PATH NEREID_DATA={tmp_path}/data NEREID_PORT=18417
+export PATH={BIN}:$PATH NEREID_DATA={tmp_path}/data NEREID_PORT={port}
 cd {CHECKOUT}
 nereid up > {tmp_path}/up.log 2>&1 &
 up=$!
 trap 'kill -TERM $up; wait $up || true' EXIT
-for _ in $(seq 600); do
+for _ in $(seq 1200); do
     grep -q '^ready' {tmp_path}/up.log && break
     kill -0 $up || {{ cat {tmp_path}/up.log; exit 1; }}
     sleep 0.1
@@ -60,9 +64,9 @@ cp {CHECKOUT}/tests/data/sounds/two_cities.opus voice.opus
 """
     stops = ("api/v1/media:process", "api/v1/frames", "api/v1/translate_audio")
     tour = "".join(block_with(stop) for stop in stops)
-    script.write_text(start + tour.replace("localhost:8000", "localhost:18417"))
+    script.write_text(start + tour.replace("localhost:8000", f"localhost:{port}"))
     done = subprocess.run(
-        ["bash", str(script)], capture_output=True, text=True, timeout=110, check=False
+        ["bash", str(script)], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"status":"completed"' in done.stdout.replace(": ", ":")

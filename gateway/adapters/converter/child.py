@@ -42,7 +42,7 @@ STOP = signal.SIGUSR1
 
 
 class _Stop(BaseException):
-    """Raised by the signal, wherever the conversion is."""
+    """Raised by the signal, wherever the conversion is; again where a callback has swallowed it."""
 
 
 class Child:
@@ -51,6 +51,7 @@ class Child:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._working = False
+        self._stopping = False
         self._told_s = 0.0
 
     def run(self, lines: BinaryIO) -> None:
@@ -63,11 +64,12 @@ class Child:
         """The signal's handler."""
         del number, frame
         if self._working:
-            self._working = False
+            self._working, self._stopping = False, True
             raise _Stop
 
     def _answer(self, work: Work) -> Answer:
         self._told_s = 0.0
+        self._stopping = False
         try:
             self._working = True
             sound = convert(
@@ -89,6 +91,8 @@ class Child:
         return Done(sound)
 
     def _progress(self, written_s: float) -> None:
+        if self._stopping:
+            raise _Stop
         if not written_s or written_s - self._told_s >= PROGRESS_S:
             self._told_s = written_s
             self._say(Progress())

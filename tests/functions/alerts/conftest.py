@@ -280,7 +280,7 @@ class Listener:
             self._pieces.put_nowait(message.get("body", b""))
 
     async def started(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self._started.wait()
 
     async def event(self) -> dict[str, Any]:
@@ -296,7 +296,7 @@ class Listener:
 
     async def block(self) -> str:
         """The next event or comment as it came (WHATWG HTML, 9.2.6)."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while b"\r\n\r\n" not in self.body:
                 self.body += await self._pieces.get()
         block, _, self.body = self.body.partition(b"\r\n\r\n")
@@ -337,7 +337,7 @@ def listening(world: World) -> Callable[..., Any]:
             yield listener
         finally:
             gone.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await answering
 
     return listen

@@ -85,7 +85,7 @@ class Leaver:
 
     async def __aexit__(self, *_: object) -> None:
         self._gone.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await self._answering
 
     async def _receive(self) -> dict[str, Any]:

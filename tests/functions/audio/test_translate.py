@@ -264,7 +264,7 @@ async def test_a_client_that_goes_away_stops_its_transcription(
 ) -> None:
     world.inference.open.clear()
     token = dora.headers["authorization"]
-    async with Leaver(world, PATH, token, GERMAN, audio_file=SHORT), asyncio.timeout(10):
+    async with Leaver(world, PATH, token, GERMAN, audio_file=SHORT), asyncio.timeout(60):
         await world.inference.asked.wait()
         assert world.inference.hearing > 0
     assert world.inference.hearing == 0

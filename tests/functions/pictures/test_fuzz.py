@@ -19,7 +19,7 @@ def test_damaged_bytes_end_in_a_picture_or_in_our_own_errors(
     rng = np.random.default_rng(7)
     original = np.frombuffer(small_files[name], np.uint8)
     codes = set()
-    for _ in range(300):
+    for _ in range(150):
         data = original.copy()
         places = rng.integers(0, data.size, rng.integers(1, 9))
         if rng.random() < 0.5:

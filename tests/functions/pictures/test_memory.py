@@ -66,7 +66,14 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["jpeg", "png", "tiff"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "jpeg",
+        pytest.param("png", marks=pytest.mark.long),
+        pytest.param("tiff", marks=pytest.mark.long),
+    ],
+)
 def test_a_large_picture_costs_little_beyond_its_pixels(tmp_path: Path, name: str) -> None:
     run(MEASURE + DECODE, str(tmp_path), name)
     pixels_mib = 6000 * 4000 * 3 / 2**20

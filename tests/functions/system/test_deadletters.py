@@ -401,9 +401,9 @@ async def test_while_the_queue_is_away_nothing_is_promised(
 
 
 async def test_the_interface_describes_each_action_at_its_own_path(
-    nobody: httpx.AsyncClient,
+    described: httpx.AsyncClient,
 ) -> None:
-    paths = (await nobody.get("/schema/openapi.json")).json()["paths"]
+    paths = (await described.get("/schema/openapi.json")).json()["paths"]
     assert set(paths[PATH]) == {"get", "delete"}
     assert set(paths[PATH + "/{letter_id}"]) == {"get", "delete"}
     assert set(paths[PATH + "/{letter_id}:resend"]) == {"post"}

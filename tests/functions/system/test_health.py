@@ -77,6 +77,6 @@ async def test_a_part_that_hangs_is_unreachable_in_time(
     monkeypatch.setattr(health, "PROBE_TIMEOUT_S", 0.05)
     world.objects.healthy = hang  # type: ignore[method-assign]
     caller = await world.http(world.new_app())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         answer = await caller.get("/health/ready")
     assert answer.json()["parts"] == ALL_OK | {"s3": "unreachable"}
