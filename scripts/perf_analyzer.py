@@ -8,6 +8,7 @@ touched, and no root is needed. Standard library only.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
@@ -191,7 +192,10 @@ def _runs() -> bool:
 
 if __name__ == "__main__":
     try:
-        main()
+        (ROOT / ".cache").mkdir(exist_ok=True)
+        with (ROOT / ".cache" / "setup.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            main()
     except OSError as error:
         raise fail(f"{error.strerror}: {error.filename}") from None
     except KeyboardInterrupt:

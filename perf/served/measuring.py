@@ -1,0 +1,201 @@
+"""A row of targets.toml, measured: every point turn about with the bare engine."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from measure import Engine, conditions
+from served import server
+from served.analyzer import Measurement, Served, analyze
+from served.lines import CoreTime, Line, Spread, words
+from served.machine import machine
+from served.pictures import write_input_data
+from served.targets import Point, Row, Shape
+
+BARE = Path(__file__).parents[1] / "bare_served.py"
+WARM_UP_WINDOW = 0.5  # of a measurement's
+SHAPELESS_BYTES = 4096
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where Triton is; `pid` is 0 where it is not ours."""
+
+    url: str
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run of one point, and what the bare engine did just before (pictures a second)."""
+
+    found: Measurement
+    bare: float | None
+    cores: CoreTime
+
+
+async def measure_row(
+    row: Row, program: Path, *, runs: int, triton: str, scratch: Path, say: Say
+) -> list[Line]:
+    """All points of a row, each `runs` times. `triton`: host:port, or empty for one of our own."""
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        async with _triton(row, triton, Path(folder)) as place:
+            config = await server.load(place.url, row.model)
+            for shape in row.shapes:
+                points = [point for point in row.points() if point.shape == shape]
+                data = write_input_data(Path(folder) / "data.json", "image", *shape)
+                served = Served(place.url, row.model, data, _answer_bytes(config, shape))
+                with_engine = row.device == "cpu"
+                engine = _engine(row, config, shape) if with_engine else None
+                try:
+                    turns = await _turns(row, points, served, place.pid, program, engine, runs, say)
+                finally:
+                    if engine is not None:
+                        engine.end()
+                facts = await _facts(row, config, place.url)
+                bare = engine.facts if engine is not None else None
+                lines += [_line(facts, point, turns[n], bare) for n, point in enumerate(points)]
+    return lines
+
+
+@asynccontextmanager
+async def _triton(row: Row, url: str, folder: Path) -> AsyncIterator[Place]:
+    if row.device == "gpu":
+        yield Place(url)
+        return
+    async with server.own_triton(folder, row.model) as own:
+        yield Place(own.url, own.process.pid)
+
+
+def _answer_bytes(config: Any, shape: Shape) -> int:
+    """Bytes of the answer for one picture, or more."""
+    scale = int(server.parameter(config, "scale", "0"))
+    height, width = shape
+    return max(SHAPELESS_BYTES, height * width * 3 * scale**2)
+
+
+def _engine(row: Row, config: Any, shape: Shape) -> Engine:
+    model = server.REPOSITORY / row.model / "1" / config.default_model_filename
+    precision = server.parameter(config, "precision", "f32")
+    arguments = [str(model), precision, *(str(side) for side in shape), str(row.window_s)]
+    return Engine([sys.executable, str(BARE), *arguments])
+
+
+async def _turns(
+    row: Row,
+    points: Sequence[Point],
+    served: Served,
+    pid: int,
+    program: Path,
+    engine: Engine | None,
+    runs: int,
+    say: Say,
+) -> list[list[Turn]]:
+    """For each point its runs; each round begins with another point."""
+    busiest = max(points, key=lambda point: point.concurrency)
+    await analyze(program, served, busiest, max(0.5, row.window_s * WARM_UP_WINDOW))
+    turns: list[list[Turn]] = [[] for _ in points]
+    for run in range(runs):
+        for step in range(len(points)):
+            which = (run + step) % len(points)
+            bare = await engine.run() if engine is not None else None
+            bare_ms = await engine.run("core_ms") if engine is not None else 0.0
+            before = await _used(served, pid)
+            found = await analyze(program, served, points[which], row.window_s)
+            cores = _between(before, await _used(served, pid), bare_ms)
+            turns[which].append(Turn(found, bare, cores))
+            beside = f", bare {bare:.2f}" if bare is not None else ""
+            say(
+                f"{row.name} {run + 1}/{runs}: {words(points[which])}:"
+                f" {found.throughput:.2f}/s{beside}, p95 {found.p95_ms:.0f} ms"
+            )
+    return turns
+
+
+async def _used(served: Served, pid: int) -> tuple[int, float, float]:
+    """Pictures answered so far, and the CPU time of Triton (ours alone) and of all our children."""
+    done = await server.done(served.url, served.model)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, server.core_seconds(pid) if pid else 0.0, used.ru_utime + used.ru_stime
+
+
+def _between(
+    before: tuple[int, float, float], after: tuple[int, float, float], bare_ms: float
+) -> CoreTime:
+    done, triton, client = (b - a for a, b in zip(before, after, strict=True))
+    return CoreTime(bare_ms=bare_ms, triton_ms=triton / done * 1000, client_ms=client / done * 1000)
+
+
+async def _facts(row: Row, config: Any, url: str) -> dict[str, Any]:
+    """What is the same for all points of a row."""
+    triton, version = await server.versions(url, row.model)
+    return {
+        "row": row.name,
+        "model": row.model,
+        "version": version,
+        "config": server.config_path(row.model, row.config).name,
+        "config_hash": server.digest(server.config_path(row.model, row.config).read_text()),
+        "instances": server.instances(config),
+        "streams": int(server.parameter(config, "streams", "1")),
+        "max_batch": config.max_batch_size,
+        "queue_delay_us": config.dynamic_batching.max_queue_delay_microseconds,
+        "protocol": "grpc",
+        "machine": machine(),
+        "triton": triton,
+        "commit": conditions()["commit"],
+        "command": " ".join(["just perf", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _line(
+    facts: dict[str, Any], point: Point, turns: Sequence[Turn], bare: dict[str, Any] | None
+) -> Line:
+    figures = {
+        name: statistics.median(getattr(turn.found, name) for turn in turns)
+        for name in Measurement.__struct_fields__
+    }
+    cores = {
+        name: statistics.median(getattr(turn.cores, name) for turn in turns)
+        for name in CoreTime.__struct_fields__
+    }
+    beside: dict[str, Any] = {}
+    rates = [turn.bare for turn in turns if turn.bare is not None]
+    if bare is not None and rates:
+        ratios = [turn.found.throughput / turn.bare for turn in turns if turn.bare]
+        least = [point.concurrency * point.batch / rate for rate in rates]  # s, by Little's law
+        beside = {
+            "bare": bare | {"rate": msgspec.to_builtins(spread(rates))},
+            "ratio": spread(ratios),
+            "p95_ratio": statistics.median(
+                turn.found.p95_ms / 1000 / best for turn, best in zip(turns, least, strict=True)
+            ),
+        }
+    return Line(
+        **facts,
+        point=point,
+        measured=Measurement(**figures),
+        core_time=CoreTime(**cores),
+        throughput=spread([turn.found.throughput for turn in turns]),
+        **beside,
+    )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median, least and most."""
+    return Spread(
+        median=statistics.median(values), least=min(values), most=max(values), runs=len(values)
+    )
