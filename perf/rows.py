@@ -96,7 +96,7 @@ def _tell(sentence: str) -> None:
     sys.stderr.write(sentence + "\n")
 
 
-def arguments(targets: Targets) -> argparse.Namespace:
+def arguments(targets: Targets, words: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="just perf", description=__doc__)
     parser.add_argument(
@@ -105,12 +105,12 @@ def arguments(targets: Targets) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="measurements of each point")
     parser.add_argument("--accept", action="store_true", help="compare later runs with this one")
     parser.add_argument("--triton", default="", help="host:port of Triton on GPUs, for their rows")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":
     file = read_targets()
-    asked = arguments(file)
+    asked = arguments(file, sys.argv[1:])
     if find_analyzer() is None:
         _tell(NOT_INSTALLED)
     try:

@@ -8,10 +8,12 @@ from typing import Any
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from served.server import parameter
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tuning.setting import Setting, put
 
 LONGEST_LINE = 100
+WRITTEN_FIRST = ("name", "kind")
 OPENING, CLOSING = "{[<", "}]>"
 
 
@@ -39,7 +41,7 @@ def edited(text: str, setting: Setting) -> str:
     fields = top_fields(text)
     for name, fresh in changes.items():
         text = _replaced(text, [field for field in top_fields(text) if field.name == name], fresh)
-    if before.parameters["streams"] != wanted.parameters["streams"]:
+    if parameter(before, "streams") != parameter(wanted, "streams"):
         fresh = f'parameters {{ key: "streams" value {{ string_value: "{setting.streams}" }} }}'
         fields = [f for f in top_fields(text) if f.name == "parameters"]
         own = [f for f in fields if "streams" in _parsed(text[f.start : f.end]).parameters]
@@ -153,7 +155,8 @@ def _field(descriptor: Any, value: Any) -> str:
 
 
 def _message(value: Any) -> str:
-    return "{ " + " ".join(_field(part, found) for part, found in value.ListFields()) + " }"
+    parts = sorted(value.ListFields(), key=lambda part: part[0].name not in WRITTEN_FIRST)
+    return "{ " + " ".join(_field(part, found) for part, found in parts) + " }"
 
 
 def _scalar(descriptor: Any, value: Any) -> str:

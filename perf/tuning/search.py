@@ -18,8 +18,8 @@ Measure = Callable[[Setting], Awaitable[float]]
 """The throughput that a setting gives within the latency limit; 0 where it does not keep it."""
 
 # After so many rounds, what is below this share of the best falls out.
-KEPT = (0.75, 0.88, 0.94)
-ROUNDS = 4
+KEPT = (0.8, 0.92)
+ROUNDS = 3
 TIE = 0.02  # the setting that stands needs to be beaten by more
 PASSES = 2
 FINAL_ROUNDS = 5
@@ -50,12 +50,15 @@ class Search:
 
     async def best(self, start: Setting, stages: Sequence[Sequence[dict[str, int]]]) -> Setting:
         """The best setting that was found; `start` where none beats it."""
-        standing = start
+        standing, open_changes = start, [list(stage) for stage in stages]
         for _ in range(PASSES):
             before = standing
-            for stage in stages:
-                candidates = [replace(standing, **change) for change in stage]
-                standing = await self.race(standing, candidates)
+            for stage in open_changes:
+                candidates = {replace(standing, **change): change for change in stage}
+                standing = await self.race(standing, list(candidates))
+                # what was far behind at first sight is not looked at again
+                near = _near(self.trial.races[-1])
+                stage[:] = [change for one, change in candidates.items() if one in near]
             if standing == before:
                 break
         if standing != start:
@@ -92,6 +95,13 @@ def _kept(
     middle = {one: statistics.median(rates[one]) for one in running if rates[one]}
     most = max(middle.values(), default=0.0)
     return [one for one in running if one == standing or middle.get(one, 0.0) >= share * most]
+
+
+def _near(race: Race) -> set[Setting]:
+    """Those that stayed in the race after its first round."""
+    first = {one: found[0] for one, found in race.rates if found}
+    most = max(first.values(), default=0.0)
+    return {one for one, rate in first.items() if rate >= KEPT[0] * most}
 
 
 def _winner(standing: Setting, rates: dict[Setting, list[float]]) -> Setting:
