@@ -19,10 +19,11 @@ from audio import audio
 from conversions import conversions
 from photos import memory, prompt, upscale
 from recording import recording
+from tuning.compare import tune
 
 BENCHMARKS = {
     function.__name__: function
-    for function in (upscale, memory, prompt, alerts, burst, recording, audio, conversions)
+    for function in (upscale, memory, prompt, alerts, burst, recording, audio, conversions, tune)
 }
 
 

@@ -16,12 +16,13 @@ from measure import conditions
 from served import server
 from served.analyzer import NOT_INSTALLED, AnalyzerError, find_analyzer
 from served.machine import machine
+from served.targets import Shape
 from tuning.bench import Bench, bench
 from tuning.search import Search, Trial
 from tuning.setting import Setting, present, stages
 
-SHAPES = {"detect": (416, 416)}
-TILE = (270, 480)
+SHAPES: dict[str, Shape] = {"detect": (416, 416)}
+TILE: Shape = (270, 480)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,11 +60,8 @@ async def tune(options: argparse.Namespace) -> Outcome:
     program = find_analyzer()
     if program is None:
         raise AnalyzerError(NOT_INSTALLED)
-    path = server.config_path(options.model)
-    if not path.is_file():
-        raise ValueError(f"there is no model {path.parent.name} in {path.parents[1]}")
-    config = server.read_config(path.read_text())
-    shape = tuple(options.shape or SHAPES.get(server.parameter(config, "capability"), TILE))
+    config = _config(options.model)
+    shape = shape_of(options)
     async with bench(
         options.model,
         program,
@@ -76,6 +74,21 @@ async def tune(options: argparse.Namespace) -> Outcome:
         before = present(config)
         best = await search.best(before, stages(config, os.cpu_count() or 1))
         return _outcome(options, shape, search.trial, on, before, best)
+
+
+def _config(model: str) -> Any:
+    path = server.config_path(model)
+    if not path.is_file():
+        raise ValueError(f"there is no model {model} in {server.REPOSITORY}")
+    return server.read_config(path.read_text())
+
+
+def shape_of(options: argparse.Namespace) -> Shape:
+    """Height and width of the pictures: as asked for, or what the model usually gets."""
+    if options.shape:
+        height, width = options.shape
+        return height, width
+    return SHAPES.get(server.parameter(_config(options.model), "capability"), TILE)
 
 
 def _clock(seconds: float) -> Callable[[], bool]:
@@ -91,7 +104,7 @@ def tell(sentence: str) -> None:
 
 def _outcome(
     options: argparse.Namespace,
-    shape: tuple[int, ...],
+    shape: Shape,
     trial: Trial,
     on: Bench,
     before: Setting,
