@@ -30,6 +30,7 @@ from served.targets import Load, Row, Targets, read_targets
 from served.verdict import Verdict
 from served.whole import measure_load
 
+BUSY = 0.05  # share of the cores that others may use while we measure
 Part = TypeVar("Part", Row, Load)
 
 
@@ -47,6 +48,8 @@ async def main(options: argparse.Namespace, targets: Targets) -> bool:
             verdicts += await _load(load, options, Path(scratch))
     for one in verdicts:
         print(one.sentence())
+    if busy := [line.row for line in measured if line.core_time.others > BUSY]:
+        print(f"provisional: other processes used the cores while {busy[0]} was measured")
     worse = [
         sentence
         for line in measured

@@ -19,7 +19,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from served import server
 from served.analyzer import AnalyzerError
 from tuning.config_text import EditError, edited
-from tuning.tuner import Outcome, parser, tune
+from tuning.tuner import Outcome, arguments, tune
 
 
 def finish(outcome: Outcome, *, dry_run: bool) -> None:
@@ -45,7 +45,7 @@ def finish(outcome: Outcome, *, dry_run: bool) -> None:
 
 
 if __name__ == "__main__":
-    asked = parser().parse_args()
+    asked = arguments(sys.argv[1:])
     try:
         finish(asyncio.run(tune(asked)), dry_run=asked.dry_run)
     except (AnalyzerError, EditError, ValueError, text_format.ParseError) as error:

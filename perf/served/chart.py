@@ -37,7 +37,7 @@ def draw(row: Row, lines: Sequence[Line], path: Path) -> Path:
 
 
 def _plot(plot: Any, row: Row, shape: Shape, lines: Sequence[Line]) -> None:
-    plot.set_title(f"{shape[1]} x {shape[0]} pixels", fontsize=10)
+    plot.set_title(f"{shape[1]} x {shape[0]} pixels; numbers: requests at once", fontsize=10)
     plot.set_xlabel("throughput (pictures a second)")
     plot.set_ylabel("p95 latency (ms)")
     curves: dict[str, list[Line]] = {}
@@ -61,9 +61,10 @@ def _plot(plot: Any, row: Row, shape: Shape, lines: Sequence[Line]) -> None:
             )  # fmt: skip
     _limits(plot, row, shape, lines)
     plot.set_xlim(left=0)
+    plot.margins(y=0.12)
     plot.set_ylim(bottom=0)
     plot.grid(alpha=0.25)
-    plot.legend(fontsize=8, title="numbers: requests at once", title_fontsize=8)
+    plot.legend(fontsize=8)
 
 
 def _curve(line: Line) -> str:
@@ -83,9 +84,13 @@ def _limits(plot: Any, row: Row, shape: Shape, lines: Sequence[Line]) -> None:
 
 
 def _limit(plot: Any, target: RowTarget, bare: float | None) -> None:
-    look = {"color": LIMIT, "linestyle": ":", "label": f"{target.figure} {target.words()}"}
-    if target.concurrency is not None:
-        look["label"] += f" at {target.concurrency}"
+    where = f" at {target.concurrency}" if target.concurrency is not None else ""
+    is_rate = target.figure in {"ratio", "throughput"}
+    look = {
+        "color": LIMIT,
+        "linestyle": (0, (5, 2)) if is_rate else ":",
+        "label": f"limit: {target.figure}{where} {target.words()}",
+    }
     if target.figure == "ratio" and bare is not None:
         plot.axvline((target.above or 0) * bare, **look)
     elif target.figure == "throughput":

@@ -28,13 +28,22 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoreTime(msgspec.Struct, frozen=True, kw_only=True):
-    """CPU time for one picture, in ms, 0 where not known: little changed by a busy machine."""
+    """CPU time for one picture, in ms, 0 where not known; a busy machine changes it little."""
 
     bare_ms: float
     triton_ms: float
     """Of Triton and its backend."""
     client_ms: float
     """Of perf_analyzer, its start and end included."""
+    others: float = 0.0
+    """Share of all cores that other processes used meanwhile: the noise of the measurement."""
+
+    @property
+    def ratio(self) -> float | None:
+        """What the ratio comes to where no core is ever idle and nobody else is there."""
+        if not (self.bare_ms and self.triton_ms):
+            return None
+        return self.bare_ms / (self.triton_ms + self.client_ms)
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,6 +72,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The bare engine's facts, among them its rate; CPU rows have it."""
     ratio: Spread | None = None
     p95_ratio: float | None = None
+    core_ratio: float | None = None
+    """The bare engine's CPU time for a picture / that of Triton and perf_analyzer."""
 
     @property
     def key(self) -> tuple[str, str, Point, Machine]:

@@ -6,14 +6,16 @@ import resource
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+import psutil
 from measure import Engine, conditions
 from served import server
 from served.analyzer import Measurement, Served, analyze
@@ -120,23 +122,46 @@ async def _turns(
             beside = f", bare {bare:.2f}" if bare is not None else ""
             say(
                 f"{row.name} {run + 1}/{runs}: {words(points[which])}:"
-                f" {found.throughput:.2f}/s{beside}, p95 {found.p95_ms:.0f} ms"
+                f" {found.throughput:.2f}/s{beside}, p95 {found.p95_ms:.0f} ms,"
+                f" others on {cores.others:.0%} of the cores"
             )
     return turns
 
 
-async def _used(served: Served, pid: int) -> tuple[int, float, float]:
-    """Pictures answered so far, and the CPU time of Triton (ours alone) and of all our children."""
-    done = await server.done(served.url, served.model)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return done, server.core_seconds(pid) if pid else 0.0, used.ru_utime + used.ru_stime
+class Used(NamedTuple):
+    """What has been used so far, in seconds of one core."""
+
+    pictures: float
+    triton: float
+    """Where it is ours."""
+    client: float
+    """By all our children that have ended."""
+    all: float
+    """By every process of this machine."""
+    clock: float
 
 
-def _between(
-    before: tuple[int, float, float], after: tuple[int, float, float], bare_ms: float
-) -> CoreTime:
-    done, triton, client = (b - a for a, b in zip(before, after, strict=True))
-    return CoreTime(bare_ms=bare_ms, triton_ms=triton / done * 1000, client_ms=client / done * 1000)
+async def _used(served: Served, pid: int) -> Used:
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    whole = psutil.cpu_times()
+    return Used(
+        pictures=await server.done(served.url, served.model),
+        triton=server.core_seconds(pid) if pid else 0.0,
+        client=ended.ru_utime + ended.ru_stime,
+        all=sum(whole[:8]) - whole.idle - whole.iowait,  # behind them are guests, counted twice
+        clock=time.perf_counter(),
+    )
+
+
+def _between(before: Used, after: Used, bare_ms: float) -> CoreTime:
+    used = Used(*(b - a for a, b in zip(before, after, strict=True)))
+    others = (used.all - used.triton - used.client) / (used.clock * machine().cores)
+    return CoreTime(
+        bare_ms=bare_ms,
+        triton_ms=used.triton / used.pictures * 1000,
+        client_ms=used.client / used.pictures * 1000,
+        others=max(0.0, others) if used.triton else 0.0,
+    )
 
 
 async def _facts(row: Row, config: Any, url: str) -> dict[str, Any]:
@@ -180,6 +205,7 @@ def _line(
         beside = {
             "bare": bare | {"rate": msgspec.to_builtins(spread(rates))},
             "ratio": spread(ratios),
+            "core_ratio": CoreTime(**cores).ratio,
             "p95_ratio": statistics.median(
                 turn.found.p95_ms / 1000 / best for turn, best in zip(turns, least, strict=True)
             ),

@@ -12,7 +12,7 @@ from served.analyzer import NOT_INSTALLED, AnalyzerError, find_analyzer
 from tuning.bench import bench
 from tuning.search import Search
 from tuning.setting import Setting
-from tuning.tuner import parser, shape_of, tell
+from tuning.tuner import arguments, shape_of, tell
 from tuning.tuner import tune as search_settings
 
 MODEL = "nanodet-g-416"
@@ -28,7 +28,7 @@ async def tune(options: argparse.Namespace) -> None:
     program = find_analyzer()
     if program is None:
         raise AnalyzerError(NOT_INSTALLED)
-    asked = parser().parse_args([MODEL, "--dry-run"])
+    asked = arguments([MODEL, "--dry-run"])
     outcome = await search_settings(asked)
     async with bench(
         MODEL,

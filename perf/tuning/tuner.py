@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,12 +47,22 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--limit-ms", type=float, default=0.0, help="p95 latency; 0: none")
     found.add_argument("--budget-minutes", type=float, default=15.0)
     found.add_argument(
-        "--concurrency", type=int, nargs="+", default=[4, 8, 16], help="requests at once, tried up"
+        "--concurrency",
+        type=int,
+        nargs="+",
+        help="requests at once, tried upwards; 4 8, with a limit 1 2 4 8",
     )
     found.add_argument("--shape", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
     found.add_argument("--window-s", type=float, default=1.0, help="a third of a measurement")
     found.add_argument("--dry-run", action="store_true", help="change no file, print the change")
     return found
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The command line, read."""
+    options = parser().parse_args(words)
+    options.concurrency = options.concurrency or ([1, 2, 4, 8] if options.limit_ms else [4, 8])
+    return options
 
 
 async def tune(options: argparse.Namespace) -> Outcome:
