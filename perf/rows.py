@@ -23,7 +23,7 @@ from served import lines as kept
 from served import verdict
 from served.analyzer import NOT_INSTALLED, AnalyzerError, find_analyzer
 from served.chart import draw
-from served.lines import Line
+from served.lines import AnyLine, Line, LoadLine
 from served.machine import machine
 from served.measuring import measure_row
 from served.targets import Load, Row, Targets, read_targets
@@ -37,18 +37,27 @@ Part = TypeVar("Part", Row, Load)
 async def main(options: argparse.Namespace, targets: Targets) -> bool:
     """Measure what is asked for; whether all is well."""
     accepted = kept.read_lines(kept.ACCEPTED)
-    measured: list[Line] = []
+    measured: list[AnyLine] = []
     verdicts: list[Verdict] = []
+    failed = False
     with tempfile.TemporaryDirectory(prefix="nereid-perf-") as scratch:
         for row in _wanted(options.only, targets.row):
-            found, said = await _row(row, options, Path(scratch))
+            try:
+                found, said = await _row(row, options, Path(scratch))
+            except AnalyzerError as error:
+                _tell(f"failed: {row.name}: {error}")
+                failed = True
+                continue
             measured += found
             verdicts += said
         for load in _wanted(options.only, targets.load):
-            verdicts += await _load(load, options, Path(scratch))
+            whole, said = await _load(load, options, Path(scratch))
+            measured += whole
+            verdicts += said
     for one in verdicts:
         print(one.sentence())
-    if busy := [line.row for line in measured if line.core_time.others > BUSY]:
+    points = [line for line in measured if isinstance(line, Line)]
+    if busy := [line.row for line in points if line.core_time.others > BUSY]:
         print(f"provisional: other processes used the cores while {busy[0]} was measured")
     worse = [
         sentence
@@ -60,7 +69,7 @@ async def main(options: argparse.Namespace, targets: Targets) -> bool:
     if options.accept:
         kept.append(kept.ACCEPTED, measured)
     missed = any(one.outcome == "missed" for one in verdicts)
-    return not missed and (options.accept or not worse)
+    return not failed and not missed and (options.accept or not worse)
 
 
 def _wanted(only: Sequence[str], parts: Sequence[Part]) -> list[Part]:
@@ -77,22 +86,31 @@ async def _row(
     found = await measure_row(
         row, program, runs=options.runs, triton=options.triton, scratch=scratch, say=_tell
     )
-    for line in found:
-        print(msgspec.json.encode(line).decode(), flush=True)
-    kept.append(kept.MEASURED, found)
+    _keep(found)
     _tell(f"drawn: {draw(row, found, kept.RESULTS / f'{row.name}.png')}")
     return found, verdict.of_row(row, found)
 
 
-async def _load(load: Load, options: argparse.Namespace, scratch: Path) -> list[Verdict]:
+def _keep(lines: Sequence[AnyLine]) -> None:
+    for line in lines:
+        print(msgspec.json.encode(line).decode(), flush=True)
+    kept.append(kept.MEASURED, lines)
+
+
+async def _load(
+    load: Load, options: argparse.Namespace, scratch: Path
+) -> tuple[list[LoadLine], list[Verdict]]:
+    lines: list[LoadLine] = []
     verdicts: list[Verdict] = []
     for gpus in sorted({target.gpus for target in load.target}):
         if why := verdict.why_not_load(gpus, machine(), options.triton):
             verdicts += verdict.load_not_measured(load, gpus, why)
             continue
-        found, missing = await measure_load(load, gpus, options.triton, scratch)
-        verdicts += verdict.of_load(load, gpus, found, missing)
-    return verdicts
+        line = await measure_load(load, gpus, scratch, triton=options.triton)
+        _keep([line])
+        lines.append(line)
+        verdicts += verdict.of_load(load, gpus, line.figures, line.missing)
+    return lines, verdicts
 
 
 def _tell(sentence: str) -> None:
@@ -118,7 +136,5 @@ if __name__ == "__main__":
         _tell(NOT_INSTALLED)
     try:
         sys.exit(0 if asyncio.run(main(asked, file)) else 1)
-    except AnalyzerError as error:
-        sys.exit(f"perf: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

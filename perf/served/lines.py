@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from served.analyzer import Measurement
@@ -46,25 +46,32 @@ class CoreTime(msgspec.Struct, frozen=True, kw_only=True):
         return self.bare_ms / (self.triton_ms + self.client_ms)
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One point: how it was measured, and what came out (medians of all runs)."""
+class Conditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every line says of its making."""
 
     row: str
     model: str
     version: str
     config: str
     config_hash: str
+    machine: Machine
+    triton: str
+    commit: str
+    command: str
+    date: str
+
+
+class Line(
+    Conditions, frozen=True, kw_only=True, omit_defaults=True, tag="point", tag_field="kind"
+):
+    """One point: how it was measured, and what came out (medians of all runs)."""
+
     instances: int
     streams: int
     max_batch: int
     queue_delay_us: int
     point: Point
     protocol: str
-    machine: Machine
-    triton: str
-    commit: str
-    command: str
-    date: str
     measured: Measurement
     core_time: CoreTime
     throughput: Spread
@@ -76,12 +83,17 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The bare engine's CPU time for a picture / that of Triton and perf_analyzer."""
 
     @property
-    def key(self) -> tuple[str, str, Point, Machine]:
+    def key(self) -> tuple[object, ...]:
         """What must be equal for two lines to be compared.
 
         The configuration, the commit and the versions are not: it is their change that is judged.
         """
         return self.row, self.model, self.point, self.machine
+
+    @property
+    def title(self) -> str:
+        """As people call it."""
+        return f"{self.row}, {words(self.point)}"
 
     def figure(self, name: str) -> float | None:
         """One of the figures that targets name, or None where the line has none."""
@@ -96,7 +108,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 return float(getattr(self.measured, name))
 
     def compared(self) -> dict[str, float]:
-        """What a regression shows in; positive is better where the sign says so.
+        """What a regression shows in: times, whose names end in _ms or _s, and rates.
 
         Beside the bare engine only ratios, for the machine may be slower today than last time.
         """
@@ -105,14 +117,50 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return {"throughput": self.throughput.median, "p95_ms": self.measured.p95_ms}
 
 
-def read_lines(path: Path) -> list[Line]:
+class LoadLine(
+    Conditions, frozen=True, kw_only=True, omit_defaults=True, tag="load", tag_field="kind"
+):
+    """Photos through the whole system."""
+
+    gpus: int
+    width: int
+    height: int
+    scale: int
+    clients: int
+    photos: int
+    figures: dict[str, float]
+    missing: dict[str, str] = {}
+    """Figures that could not be had, and why."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """As a point's."""
+        asked = (self.width, self.height, self.scale, self.clients, self.photos)
+        return self.row, self.model, self.gpus, asked, self.machine
+
+    @property
+    def title(self) -> str:
+        """As people call it."""
+        return f"{self.row} on {self.gpus} GPU{'s' if self.gpus != 1 else ''}"
+
+    def compared(self) -> dict[str, float]:
+        """As a point's."""
+        names = ("images_per_minute", "median_s", "p95_s")
+        return {name: self.figures[name] for name in names if name in self.figures}
+
+
+AnyLine: TypeAlias = Line | LoadLine
+
+
+def read_lines(path: Path) -> list[AnyLine]:
     """All lines of a file, oldest first; none when it is absent."""
     if not path.exists():
         return []
-    return [msgspec.json.decode(line, type=Line) for line in path.read_bytes().splitlines() if line]
+    lines = path.read_bytes().splitlines()
+    return [msgspec.json.decode(line, type=AnyLine) for line in lines if line]
 
 
-def append(path: Path, lines: Iterable[Line]) -> None:
+def append(path: Path, lines: Iterable[AnyLine]) -> None:
     """Add lines at the end."""
     path.parent.mkdir(exist_ok=True)
     with path.open("ab") as file:
@@ -120,7 +168,7 @@ def append(path: Path, lines: Iterable[Line]) -> None:
             file.write(msgspec.json.encode(line) + b"\n")
 
 
-def regressions(line: Line, accepted: Iterable[Line], limit: float) -> list[str]:
+def regressions(line: AnyLine, accepted: Iterable[AnyLine], limit: float) -> list[str]:
     """A sentence for each figure that is worse than last accepted by more than `limit`."""
     last = [other for other in accepted if other.key == line.key]
     if not last:
@@ -130,17 +178,18 @@ def regressions(line: Line, accepted: Iterable[Line], limit: float) -> list[str]
     for name, value in line.compared().items():
         if name not in old or old[name] <= 0 or value <= 0:
             continue
-        worse = value / old[name] - 1 if name == "p95_ms" else 1 - value / old[name]
+        is_time = name.endswith(("_ms", "_s"))
+        worse = value / old[name] - 1 if is_time else 1 - value / old[name]
         if worse > limit:
             sentences.append(
-                f"{line.row}, {words(line.point)}: {name} is {value:.4g} and was {old[name]:.4g},"
+                f"{line.title}: {name} is {value:.4g} and was {old[name]:.4g},"
                 f" {worse:.0%} worse (limit {limit:.0%}){_changed(line, before)};"
                 " if that is meant, run it again with --accept"
             )
     return sentences
 
 
-def _changed(line: Line, before: Line) -> str:
+def _changed(line: AnyLine, before: AnyLine) -> str:
     names = ("config_hash", "version", "triton", "commit")
     changed = [name for name in names if getattr(line, name) != getattr(before, name)]
     if not changed:

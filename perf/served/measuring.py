@@ -56,18 +56,20 @@ async def measure_row(
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         async with _triton(row, triton, Path(folder)) as place:
             config = await server.load(place.url, row.model)
+            _, version = await server.versions(place.url, row.model)
             for shape in row.shapes:
                 points = [point for point in row.points() if point.shape == shape]
                 data = write_input_data(Path(folder) / "data.json", "image", *shape)
                 served = Served(place.url, row.model, data, _answer_bytes(config, shape))
                 with_engine = row.device == "cpu"
-                engine = _engine(row, config, shape) if with_engine else None
+                engine = _engine(row, config, version, shape) if with_engine else None
                 try:
                     turns = await _turns(row, points, served, place.pid, program, engine, runs, say)
                 finally:
                     if engine is not None:
                         engine.end()
-                facts = await _facts(row, config, place.url)
+                facts = await common(place.url, row.name, row.model, row.config)
+                facts |= _served_by(config)
                 bare = engine.facts if engine is not None else None
                 lines += [_line(facts, point, turns[n], bare) for n, point in enumerate(points)]
     return lines
@@ -78,7 +80,7 @@ async def _triton(row: Row, url: str, folder: Path) -> AsyncIterator[Place]:
     if row.device == "gpu":
         yield Place(url)
         return
-    async with server.own_triton(folder, row.model) as own:
+    async with server.own_triton(folder, row.model, row.config) as own:
         yield Place(own.url, own.process.pid)
 
 
@@ -89,8 +91,8 @@ def _answer_bytes(config: Any, shape: Shape) -> int:
     return max(SHAPELESS_BYTES, height * width * 3 * scale**2)
 
 
-def _engine(row: Row, config: Any, shape: Shape) -> Engine:
-    model = server.REPOSITORY / row.model / "1" / config.default_model_filename
+def _engine(row: Row, config: Any, version: str, shape: Shape) -> Engine:
+    model = server.REPOSITORY / row.model / version / config.default_model_filename
     precision = server.parameter(config, "precision", "f32")
     arguments = [str(model), precision, *(str(side) for side in shape), str(row.window_s)]
     return Engine([sys.executable, str(BARE), *arguments])
@@ -164,25 +166,31 @@ def _between(before: Used, after: Used, bare_ms: float) -> CoreTime:
     )
 
 
-async def _facts(row: Row, config: Any, url: str) -> dict[str, Any]:
-    """What is the same for all points of a row."""
-    triton, version = await server.versions(url, row.model)
+async def common(url: str, row: str, model: str, config_name: str) -> dict[str, Any]:
+    """The `Conditions` of a line that is measured now."""
+    triton, version = await server.versions(url, model)
+    path = server.config_path(model, config_name)
     return {
-        "row": row.name,
-        "model": row.model,
+        "row": row,
+        "model": model,
         "version": version,
-        "config": server.config_path(row.model, row.config).name,
-        "config_hash": server.digest(server.config_path(row.model, row.config).read_text()),
-        "instances": server.instances(config),
-        "streams": int(server.parameter(config, "streams", "1")),
-        "max_batch": config.max_batch_size,
-        "queue_delay_us": config.dynamic_batching.max_queue_delay_microseconds,
-        "protocol": "grpc",
+        "config": path.name,
+        "config_hash": server.digest(path.read_text()),
         "machine": machine(),
         "triton": triton,
         "commit": conditions()["commit"],
         "command": " ".join(["just perf", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _served_by(config: Any) -> dict[str, Any]:
+    return {
+        "instances": server.instances(config),
+        "streams": int(server.parameter(config, "streams", "1")),
+        "max_batch": config.max_batch_size,
+        "queue_delay_us": config.dynamic_batching.max_queue_delay_microseconds,
+        "protocol": "grpc",
     }
 
 

@@ -21,11 +21,14 @@ REPOSITORY = CHECKOUT / "model_repository"
 
 
 @contextlib.asynccontextmanager
-async def own_triton(scratch: Path, model: str) -> AsyncIterator[RunningTriton]:
+async def own_triton(
+    scratch: Path, model: str, config_name: str = ""
+) -> AsyncIterator[RunningTriton]:
     """A Triton on a copy of the model's folder in `scratch`."""
     repository = scratch / "repository"
     shutil.copytree(REPOSITORY / model, repository / model)
-    settings = EmbeddedSettings(triton=TritonSettings(repository=repository))
+    wanted = TritonSettings(repository=repository, config_name=config_name)
+    settings = EmbeddedSettings(triton=wanted)
     async with EmbeddedServers(scratch / "data", want={"triton"}, settings=settings) as servers:
         yield servers.triton
 

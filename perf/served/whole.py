@@ -14,22 +14,26 @@ from typing import Any
 import httpx
 from measure import peak_mb, system, timed
 from photos import make_photo, process, upload
+from served.lines import LoadLine
 from served.machine import gpu_use
+from served.measuring import common
 from served.targets import Load
+
+from gateway.runtime import required
 
 NO_CLUSTER = "it needs a cluster that starts workers by itself (Kubernetes with KEDA)"
 SAMPLE_S = 1.0
 
 
 async def measure_load(
-    load: Load, gpus: int, triton: str, scratch: Path
-) -> tuple[dict[str, float], dict[str, str]]:
-    """The figures that were found, and why others could not be."""
+    load: Load, gpus: int, scratch: Path, *, triton: str, config: str = "tensorrt"
+) -> LoadLine:
+    """The figures that were found, and why others could not be. `triton`: empty for our own."""
     enhance: dict[str, Any] = {"model": load.model, "scale_factor": load.scale}
     missing = {"scale_out_s": NO_CLUSTER}
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         photo = make_photo(Path(folder), load.width, load.height)
-        async with system(Path(folder), triton_url=triton) as (running, http):
+        async with system(Path(folder), triton_url=triton or None) as (running, http):
             path = await upload(http, photo)
             await process(http, path, enhance)  # warm up
             using = asyncio.create_task(_sample())
@@ -43,7 +47,19 @@ async def measure_load(
             found["worker_memory_gb"] = peak_mb(running.worker.pid) / 1024
             os.kill(running.worker.pid, signal.SIGKILL)
             found["recovery_s"] = await timed(process(http, path, enhance))
-    return found, missing
+            url = required(running.settings, "triton_url")
+            facts = await common(url, load.name, load.model, config)
+    return LoadLine(
+        **facts,
+        gpus=gpus,
+        width=load.width,
+        height=load.height,
+        scale=load.scale,
+        clients=load.clients_per_gpu * gpus,
+        photos=load.photos_per_gpu * gpus,
+        figures=found,
+        missing=missing,
+    )
 
 
 async def _flood(

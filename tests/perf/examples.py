@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 from served.analyzer import Measurement
-from served.lines import CoreTime, Line, Spread
+from served.lines import Conditions, CoreTime, Line, LoadLine, Spread
 from served.machine import Machine
 from served.targets import Point
 
@@ -59,3 +59,18 @@ def beside_bare(ratio: float, p95_ratio: float = 1.2, **changes: Any) -> Line:
     """A line of a CPU, whose bare engine did 42 a second."""
     bare = {"engine": "OpenVINO", "rate": {"median": 42.0, "least": 42.0, "most": 42.0, "runs": 3}}
     return replace(LINE, ratio=same(ratio), p95_ratio=p95_ratio, bare=bare, **changes)
+
+
+def load_line(**figures: float) -> LoadLine:
+    """A load on one GPU."""
+    facts = {name: getattr(LINE, name) for name in Conditions.__struct_fields__}
+    return LoadLine(
+        **facts | {"row": "photo-1080p", "machine": GPU},
+        gpus=1,
+        width=1920,
+        height=1080,
+        scale=2,
+        clients=8,
+        photos=240,
+        figures=figures,
+    )

@@ -8,7 +8,7 @@ from served.chart import draw
 from served.lines import append, read_lines, regressions
 from served.targets import read_targets
 
-from tests.perf.examples import CPU, GPU, LINE, POINT, beside_bare, measured, same
+from tests.perf.examples import CPU, GPU, LINE, POINT, beside_bare, load_line, measured, same
 
 
 def test_a_line_is_read_as_it_was_written_and_earlier_ones_stay(tmp_path: Path) -> None:
@@ -54,6 +54,17 @@ def test_on_a_gpu_rate_and_latency_are_compared_as_they_are() -> None:
     rate, latency = regressions(slow, [before], 0.1)
     assert "throughput is 30 and was 40, 25% worse (limit 10%)" in rate
     assert "p95_ms is 150 and was 100, 50% worse" in latency
+
+
+def test_a_load_is_compared_by_its_times_and_its_rate(tmp_path: Path) -> None:
+    before = load_line(images_per_minute=130.0, p95_s=4.0, gpu_use=0.8)
+    append(tmp_path / "lines.jsonl", [LINE, before])
+    accepted = read_lines(tmp_path / "lines.jsonl")
+    assert accepted == [LINE, before]
+    slow = load_line(images_per_minute=100.0, p95_s=4.1, gpu_use=0.1)
+    (sentence,) = regressions(slow, accepted, 0.1)
+    assert sentence.startswith("photo-1080p on 1 GPU: images_per_minute is 100 and was 130, 23%")
+    assert regressions(replace(slow, gpus=2), accepted, 0.1) == []
 
 
 def test_the_sentence_says_where_what_has_changed_and_the_way_out() -> None:
