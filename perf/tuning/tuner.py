@@ -35,6 +35,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Pictures a second of the best, in its last race."""
     rate_before: float
     """Of the setting that stood, in the same race."""
+    noise: float
     conditions: dict[str, Any]
     races: list[dict[str, Any]]
     measurements: list[dict[str, Any]]
@@ -138,6 +139,7 @@ def _outcome(
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": " ".join(["just tune", *sys.argv[1:]]),
         },
+        noise=trial.noise,
         races=[msgspec.to_builtins(race) for race in trial.races],
         measurements=[msgspec.to_builtins(found) for found in on.evidence],
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 from tritonclient.grpc.model_config_pb2 import ModelConfig
-from tuning.search import Search
+from tuning.search import CALIBRATIONS, Search
 from tuning.setting import Setting, stages
 
 from tests.perf.surface import CORES, Surface, config
@@ -33,7 +33,7 @@ def reached(surface: Surface, found: Setting) -> float:
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("noise", [0.0, 0.04])
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.04])
 async def test_at_least_95_percent_of_the_best_is_found(seed: int, noise: float) -> None:
     surface = Surface(random.Random(seed), noise=noise)
     found = await search_on(surface).best(START, stages(config(), CORES))
@@ -48,7 +48,7 @@ async def test_a_machine_that_slows_down_meanwhile_does_not_mislead(seed: int) -
 
 
 async def test_fewer_measurements_than_every_setting_once() -> None:
-    surface = Surface(random.Random(1), noise=0.02)
+    surface = Surface(random.Random(1), noise=0.005)
     await search_on(surface).best(START, stages(config(), CORES))
     assert surface.measured < len(EVERY)
 
@@ -60,10 +60,10 @@ async def test_what_is_as_good_as_any_stays() -> None:
 
 async def test_when_the_time_is_over_the_best_so_far_is_taken() -> None:
     surface = Surface(random.Random(3))
-    search = search_on(surface, lambda: surface.measured < 15)
+    search = search_on(surface, lambda: surface.measured < 20)
     found = await search.best(START, stages(config(), CORES))
-    assert surface.measured == 15
-    assert surface.true(found) >= surface.true(START)
+    assert surface.measured == 20
+    assert surface.true(found) > surface.true(START)
 
 
 async def test_without_any_time_nothing_changes() -> None:
@@ -80,12 +80,19 @@ async def test_a_setting_beyond_the_latency_limit_is_never_taken() -> None:
     assert (await search.best(start, stages(config(), CORES))).streams == 2
 
 
+async def test_the_more_noise_the_more_stays_in_the_race() -> None:
+    quiet, loud = Surface(random.Random(6), noise=0.0), Surface(random.Random(6), noise=0.05)
+    for surface in (quiet, loud):
+        await search_on(surface).best(START, stages(config(), CORES))
+    assert loud.measured > quiet.measured
+
+
 async def test_every_race_is_kept_as_evidence() -> None:
     surface = Surface(random.Random(5))
     search = search_on(surface)
     found = await search.best(START, stages(config(), CORES))
     rates = [rates for race in search.trial.races for _, rates in race.rates]
-    assert sum(len(one) for one in rates) == surface.measured
+    assert sum(len(one) for one in rates) == surface.measured - CALIBRATIONS
     assert search.trial.races[-1].winner == found
 
 
