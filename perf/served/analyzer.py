@@ -19,7 +19,7 @@ from gateway.settings import CHECKOUT
 INSTALLED = CHECKOUT / ".perf" / "perf_analyzer"
 NOT_INSTALLED = "perf_analyzer is not installed: run `just install-perf`"
 WINDOWS = 3  # perf_analyzer's report joins the last three
-SURROUNDING_S = 60.0  # start, warm-up and end of a run, at most
+HANGS_S = 1800.0
 ANY_SPREAD = "100000"  # percent between windows: we repeat runs ourselves, turn about
 SMALLEST_REGION = 4096
 
@@ -36,6 +36,21 @@ class Served:
     model: str
     data: Path
     answer_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long to measure: three windows, or until so many requests are answered."""
+
+    window_s: float
+    requests: int | None = None
+
+    def options(self) -> list[str]:
+        """For perf_analyzer."""
+        if self.requests is not None:
+            return ["--request-count", str(self.requests)]
+        windows = ["-p", str(round(self.window_s * 1000)), "-r", str(WINDOWS)]
+        return [*windows, "-s", ANY_SPREAD]
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +76,7 @@ def find_analyzer() -> Path | None:
     return Path(found) if found and Path(found).parent != Path(sys.executable).parent else None
 
 
-def command(
-    program: Path, served: Served, point: Point, window_s: float, report: Path
-) -> list[str]:
+def command(program: Path, served: Served, point: Point, length: Length, report: Path) -> list[str]:
     """perf_analyzer's command line for one point."""
     region = max(SMALLEST_REGION, served.answer_bytes * point.batch)
     memory = ["--shared-memory=system", f"--output-shared-memory-size={region}"]
@@ -73,25 +86,25 @@ def command(
         *("-b", str(point.batch), "--concurrency-range", str(point.concurrency)),
         *("--input-data", str(served.data)),
         *(memory if point.shared_memory == "system" else ()),
-        *("-p", str(round(window_s * 1000)), "-s", ANY_SPREAD, "-r", str(WINDOWS)),
+        *length.options(),
         *("--warmup-request-count", str(2 * point.concurrency)),
         *("-f", str(report), "--verbose-csv"),
     ]
 
 
-async def analyze(program: Path, served: Served, point: Point, window_s: float) -> Measurement:
+async def analyze(program: Path, served: Served, point: Point, length: Length) -> Measurement:
     """Measure one point. Raises `AnalyzerError`."""
-    return await asyncio.to_thread(_analyze, program, served, point, window_s)
+    return await asyncio.to_thread(_analyze, program, served, point, length)
 
 
-def _analyze(program: Path, served: Served, point: Point, window_s: float) -> Measurement:
+def _analyze(program: Path, served: Served, point: Point, length: Length) -> Measurement:
     with tempfile.TemporaryDirectory(prefix="nereid-perf-") as folder:
         report = Path(folder) / "report.csv"
         try:
             done = subprocess.run(
-                command(program, served, point, window_s, report),
+                command(program, served, point, length, report),
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-                timeout=WINDOWS * 2 * window_s + SURROUNDING_S,
+                timeout=HANGS_S,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise AnalyzerError(

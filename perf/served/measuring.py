@@ -18,14 +18,14 @@ import msgspec
 import psutil
 from measure import Engine, conditions
 from served import server
-from served.analyzer import Measurement, Served, analyze
+from served.analyzer import Length, Measurement, Served, analyze
 from served.lines import CoreTime, Line, Spread, words
 from served.machine import machine
 from served.pictures import write_input_data
 from served.targets import Point, Row, Shape
 
 BARE = Path(__file__).parents[1] / "bare_served.py"
-WARM_UP_WINDOW = 0.5  # of a measurement's
+WARM_UP_ROUNDS = 3
 SHAPELESS_BYTES = 4096
 
 Say = Callable[[str], None]
@@ -110,7 +110,8 @@ async def _turns(
 ) -> list[list[Turn]]:
     """For each point its runs; each round begins with another point."""
     busiest = max(points, key=lambda point: point.concurrency)
-    await analyze(program, served, busiest, max(0.5, row.window_s * WARM_UP_WINDOW))
+    length = Length(row.window_s, row.requests)
+    await analyze(program, served, busiest, Length(0.0, WARM_UP_ROUNDS * busiest.concurrency))
     turns: list[list[Turn]] = [[] for _ in points]
     for run in range(runs):
         for step in range(len(points)):
@@ -118,7 +119,7 @@ async def _turns(
             bare = await engine.run() if engine is not None else None
             bare_ms = await engine.run("core_ms") if engine is not None else 0.0
             before = await _used(served, pid)
-            found = await analyze(program, served, points[which], row.window_s)
+            found = await analyze(program, served, points[which], length)
             cores = _between(before, await _used(served, pid), bare_ms)
             turns[which].append(Turn(found, bare, cores))
             beside = f", bare {bare:.2f}" if bare is not None else ""

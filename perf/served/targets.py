@@ -77,7 +77,9 @@ class Row(Fixed, frozen=True, kw_only=True):
     concurrency: Annotated[tuple[Count, ...], Meta(min_length=1)]
     shared_memory: Annotated[tuple[SharedMemory, ...], Meta(min_length=1)] = ("none",)
     window_s: Annotated[float, Meta(gt=0)] = 2.0
-    """A third of a measurement; at least some requests must end in it."""
+    """A third of a measurement, and how long the bare engine runs."""
+    requests: Count | None = None
+    """So many make a measurement, however long they take: for pictures that take seconds each."""
     target: tuple[RowTarget, ...] = ()
 
     def points(self) -> Iterator[Point]:

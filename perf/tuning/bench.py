@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from served import server
-from served.analyzer import Measurement, Served, analyze
+from served.analyzer import Length, Measurement, Served, analyze
 from served.pictures import write_input_data
 from served.targets import Point, Shape
 from tritonclient.utils import InferenceServerException
@@ -52,7 +52,7 @@ class Bench:
         best = 0.0
         for concurrency in self.concurrency:
             point = Point(shape=self.shape, batch=1, shared_memory="none", concurrency=concurrency)
-            found = await analyze(self.program, self.served, point, self.window_s)
+            found = await analyze(self.program, self.served, point, Length(self.window_s))
             self.evidence.append(Found(setting=setting, concurrency=concurrency, measured=found))
             if self.limit_ms and found.p95_ms > self.limit_ms:
                 break

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from served import analyzer, pictures
-from served.analyzer import AnalyzerError, Served, analyze, command, parse_report
+from served.analyzer import AnalyzerError, Length, Served, analyze, command, parse_report
 from served.lines import read_lines
 from served.machine import machine
 from served.measuring import measure_row
@@ -47,12 +47,16 @@ def test_a_report_of_another_kind_is_refused(text: str, says: str) -> None:
 
 
 def test_the_command_asks_for_the_point() -> None:
-    line = shlex.join(command(Path("pa"), SERVED, POINT, 2.0, Path("report.csv")))
+    line = shlex.join(command(Path("pa"), SERVED, POINT, Length(2.0), Path("report.csv")))
     assert "-m nanodet-g-416 -u 127.0.0.1:1 -i grpc -b 2 --concurrency-range 4" in line
     assert "--shared-memory=system --output-shared-memory-size=20000" in line
     assert "-p 2000" in line
-    plain = command(Path("pa"), SERVED, replace(POINT, shared_memory="none"), 2.0, Path("r"))
+    plain = command(
+        Path("pa"), SERVED, replace(POINT, shared_memory="none"), Length(2.0, 60), Path("r")
+    )
     assert not any("shared-memory" in word for word in plain)
+    assert "--request-count 60" in shlex.join(plain)
+    assert "-p" not in plain
 
 
 async def test_a_failure_is_told_in_its_own_words(tmp_path: Path) -> None:
@@ -60,7 +64,7 @@ async def test_a_failure_is_told_in_its_own_words(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\necho failed to get model metadata\nexit 99\n")
     program.chmod(0o755)
     with pytest.raises(AnalyzerError, match="failed to get model metadata"):
-        await analyze(program, SERVED, POINT, 1.0)
+        await analyze(program, SERVED, POINT, Length(1.0))
 
 
 def test_an_environments_own_script_is_not_taken_for_the_program(
