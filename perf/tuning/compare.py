@@ -8,7 +8,7 @@ import statistics
 
 import msgspec
 from measure import say
-from served.analyzer import NOT_INSTALLED, AnalyzerError, find_analyzer
+from served.analyzer import NOT_INSTALLED, find_analyzer
 from tuning.bench import bench
 from tuning.search import Search
 from tuning.setting import Setting
@@ -27,7 +27,7 @@ async def tune(options: argparse.Namespace) -> None:
     """Tune the detector, then race the result against the grid, turn about."""
     program = find_analyzer()
     if program is None:
-        raise AnalyzerError(NOT_INSTALLED)
+        raise SystemExit(f"tune: {NOT_INSTALLED}")
     asked = arguments([MODEL, "--dry-run"])
     outcome = await search_settings(asked)
     async with bench(
