@@ -24,7 +24,7 @@ from tuning.tuner import Outcome, arguments, tune
 
 def finish(outcome: Outcome, *, dry_run: bool) -> None:
     """Print the change, and make it."""
-    path = server.config_path(outcome.model)
+    path = server.config_path(outcome.model, outcome.config)
     old = path.read_text()
     new = old if outcome.best == outcome.before else edited(old, outcome.best)
     evidence = msgspec.json.format(msgspec.json.encode(outcome), indent=1) + b"\n"
@@ -40,8 +40,11 @@ def finish(outcome: Outcome, *, dry_run: bool) -> None:
     if dry_run:
         return
     path.write_text(new)
-    path.with_name("tuning.json").write_bytes(evidence)
-    print(f"written: {path} and tuning.json beside it")
+    beside = (
+        server.REPOSITORY / outcome.model / f"tuning{outcome.config and '-'}{outcome.config}.json"
+    )
+    beside.write_bytes(evidence)
+    print(f"written: {path}, {beside}")
 
 
 if __name__ == "__main__":

@@ -72,11 +72,29 @@ async def bench(
     concurrency: Sequence[int],
     window_s: float,
     limit_ms: float,
+    triton: str = "",
+    config_name: str = "",
 ) -> AsyncIterator[Bench]:
-    """A Triton of its own on a copy of the model's folder in scratch."""
+    """On a Triton of its own, with a copy of the model's folder in scratch, or on that `triton`.
+
+    There the model is loaded as its folder says at the end.
+    """
+    config = server.read_config(server.config_path(model, config_name).read_text())
     with tempfile.TemporaryDirectory(prefix="nereid-tune-") as folder:
-        async with server.own_triton(Path(folder), model) as own:
-            data = write_input_data(Path(folder) / "data.json", "image", *shape)
-            served = Served(own.url, model, data, 0)
-            config = server.read_config(server.config_path(model).read_text())
+        data = write_input_data(Path(folder) / "data.json", "image", *shape)
+        async with _place(Path(folder), model, triton) as url:
+            served = Served(url, model, data, 0)
             yield Bench(served, config, program, shape, concurrency, window_s, limit_ms)
+
+
+@asynccontextmanager
+async def _place(folder: Path, model: str, triton: str) -> AsyncIterator[str]:
+    """host:port of the Triton to ask."""
+    if not triton:
+        async with server.own_triton(folder, model) as own:
+            yield own.url
+        return
+    try:
+        yield triton
+    finally:
+        await server.load(triton, model)

@@ -29,6 +29,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What tuning found, and everything that speaks for it."""
 
     model: str
+    config: str
+    """The name of its file in MODEL/configs; empty: config.pbtxt."""
     best: Setting
     before: Setting
     rate: float
@@ -55,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--shape", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
     found.add_argument("--window-s", type=float, default=1.0, help="a third of a measurement")
+    found.add_argument("--triton", default="", help="host:port; without it, one of our own")
+    found.add_argument("--config", default="", help="MODEL/configs/CONFIG.pbtxt; needs --triton")
     found.add_argument("--dry-run", action="store_true", help="change no file, print the change")
     return found
 
@@ -71,7 +75,7 @@ async def tune(options: argparse.Namespace) -> Outcome:
     program = find_analyzer()
     if program is None:
         raise AnalyzerError(NOT_INSTALLED)
-    config = _config(options.model)
+    config = _config(options.model, options.config)
     shape = shape_of(options)
     async with bench(
         options.model,
@@ -80,6 +84,8 @@ async def tune(options: argparse.Namespace) -> Outcome:
         concurrency=options.concurrency,
         window_s=options.window_s,
         limit_ms=options.limit_ms,
+        triton=options.triton,
+        config_name=options.config,
     ) as on:
         search = Search(on.rate, _clock(options.budget_minutes * 60), tell)
         before = present(config)
@@ -87,10 +93,10 @@ async def tune(options: argparse.Namespace) -> Outcome:
         return _outcome(options, shape, search.trial, on, before, best)
 
 
-def _config(model: str) -> Any:
-    path = server.config_path(model)
+def _config(model: str, name: str) -> Any:
+    path = server.config_path(model, name)
     if not path.is_file():
-        raise ValueError(f"there is no model {model} in {server.REPOSITORY}")
+        raise ValueError(f"there is no {path}")
     return server.read_config(path.read_text())
 
 
@@ -99,7 +105,7 @@ def shape_of(options: argparse.Namespace) -> Shape:
     if options.shape:
         height, width = options.shape
         return height, width
-    return SHAPES.get(server.parameter(_config(options.model), "capability"), TILE)
+    return SHAPES.get(server.parameter(_config(options.model, options.config), "capability"), TILE)
 
 
 def _clock(seconds: float) -> Callable[[], bool]:
@@ -124,6 +130,7 @@ def _outcome(
     last = dict(trial.races[-1].rates) if trial.races else {}
     return Outcome(
         model=options.model,
+        config=options.config,
         best=best,
         before=before,
         rate=statistics.median(last.get(best) or [0.0]),
