@@ -32,10 +32,13 @@ def main(model: Path, precision: str, height: int, width: int, seconds: float) -
     core = openvino.Core()
     fast = precision == "bf16" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     photos = pictures(height, width)
+    parent = os.getppid()
     found: dict[tuple[int, int], float] = {}
     for _ in range(TRIES):
         most = max(found.values(), default=0.0)
         for streams, batch in settings(os.cpu_count() or 1, height * width):
+            if os.getppid() != parent:  # nobody waits for us any more
+                return
             if found.get((streams, batch), most) < NEAR * most:
                 continue
             batches = list(in_batches(photos, batch))
