@@ -103,7 +103,7 @@ def rate(engine: Any, batches: list[Any], seconds: float) -> tuple[float, int]:
     busy = len(waiting)
     waiting.set_callback(lambda *_: ended.append(time.perf_counter()))
     count, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds or count < 3 * busy:
+    while time.perf_counter() - began < seconds or count < 2 * busy:
         waiting.start_async([batches[count % len(batches)]])
         count += 1
     waiting.wait_all()
