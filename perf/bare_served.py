@@ -22,7 +22,7 @@ from served.pictures import pictures
 
 TRIES = 2
 NEAR = 0.85  # what is further behind the best is not tried again
-LARGE_PIXELS = (
+LARGE_PIXELS = 1 << 18  
     1 << 17
 )  # larger pictures fill the cores one by one, and four need the memory of four
 
