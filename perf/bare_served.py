@@ -22,9 +22,8 @@ from served.pictures import pictures
 
 TRIES = 2
 NEAR = 0.85  # what is further behind the best is not tried again
-LARGE_PIXELS = 1 << 18  
-    1 << 17
-)  # larger pictures fill the cores one by one, and four need the memory of four
+# Larger pictures fill the cores one by one, and four would need the memory of four.
+LARGE_PIXELS = 1 << 18
 
 
 def main(model: Path, precision: str, height: int, width: int, seconds: float) -> None:
@@ -63,9 +62,9 @@ def main(model: Path, precision: str, height: int, width: int, seconds: float) -
             print(core_ms, flush=True)
             continue
         used = time.process_time()
-        found, count = rate(engine, batches, seconds)
+        measured, count = rate(engine, batches, seconds)
         core_ms = (time.process_time() - used) / count * 1000
-        print(found, flush=True)
+        print(measured, flush=True)
 
 
 def settings(cores: int, pixels: int) -> Iterable[tuple[int, int]]:
