@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))  # run by path, and its parts lie beside it
 
 import numpy as np
-import openvino
+import openvino  # type: ignore[import-untyped]
 from served.pictures import pictures
 
 TRIES = 2
