@@ -130,6 +130,7 @@ def _options(work: Path) -> list[str]:
         "APT::Architectures": "amd64",
         "APT::Sandbox::User": "root",  # only root could change to another, who may not write here
         "Acquire::Languages": "none",
+        "Acquire::Retries": "1",
     }
     return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
