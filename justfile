@@ -112,6 +112,25 @@ bench *ARGS: (_install "dev" "triton") build-models
 load *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/python' perf/load.py "$@"
 
+# Install NVIDIA's perf_analyzer, which `just perf` and `just tune` measure with
+[group('develop')]
+[no-exit-message]
+install-perf: (_install "perf")
+    @'{{ tools }}/python' -I scripts/perf_analyzer.py
+
+# Measure what Triton serves against perf/targets.toml: just perf --only detect
+[group('develop')]
+[no-exit-message]
+perf *ARGS: (_install "dev" "triton") build-models
+    -@'{{ tools }}/just' install-perf
+    @'{{ venv }}/python' perf/rows.py "$@"
+
+# Find a model's best settings on this machine: just tune nanodet-g-416 --limit-ms 200
+[group('develop')]
+[no-exit-message]
+tune *ARGS: (_install "dev" "triton") build-models install-perf
+    @'{{ venv }}/python' perf/tune.py "$@"
+
 # Resolve the dependencies of pyproject.toml again, by hash
 [group('develop')]
 [no-exit-message]

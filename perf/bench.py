@@ -20,6 +20,7 @@ from conversions import conversions
 from photos import memory, prompt, upscale
 from recording import recording
 from rollouts import cycles, rollouts
+from tuning.compare import tune
 
 BENCHMARKS = {
     function.__name__: function
@@ -34,6 +35,7 @@ BENCHMARKS = {
         conversions,
         rollouts,
         cycles,
+        tune,
     )
 }
 

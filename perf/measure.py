@@ -74,6 +74,14 @@ class Engine:
         """What one run finds: seconds, or a rate."""
         return float(await asyncio.to_thread(self._ask, what))
 
+    def end(self) -> None:
+        """Let the process end, which it does when nobody asks any more."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
     def _ask(self, what: str) -> str:
         if self._process.stdin is not None:
             self._process.stdin.write(f"{what}\n")
@@ -83,7 +91,7 @@ class Engine:
     def _read(self) -> str:
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
-            raise RuntimeError(f"{self._process.args} ended")
+            raise RuntimeError(f"{self._process.args!r} ended")
         return line
 
 

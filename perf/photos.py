@@ -143,9 +143,12 @@ async def upload(http: httpx.AsyncClient, photo: Path) -> str:
     return str(answer.json()["file_path"])
 
 
-async def process(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
+async def process(
+    http: httpx.AsyncClient, path: str, enhance: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """From the POST until the events say that it is completed; return the task."""
-    body = {"file_path": path, "workflow": "nas-photo-processing"}
+    body: dict[str, Any] = {"file_path": path, "workflow": "nas-photo-processing"}
+    body |= {"parameters": {"image_enhance": enhance}} if enhance else {}
     answer = await http.post("/api/v1/media:process", json=body)
     answer.raise_for_status()
     url = answer.json()["status_url"]

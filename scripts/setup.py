@@ -1,4 +1,4 @@
-"""Installs the environments named as arguments: main or dev (.venv), triton (.triton).
+"""Installs the environments named as arguments: main or dev (.venv), triton (.triton), perf.
 
 Run by just: .tools/bin/python scripts/setup.py main triton. Standard library only; what is
 complete is skipped, by a stamp that is written last, so what was interrupted is done again.
@@ -58,6 +58,8 @@ class Environment:
     folder: Path
     requirements: Path
     with_project: bool
+    platform: str = ""
+    """Of the packages, where it is not this machine's."""
 
     def wanted(self) -> dict[str, str]:
         """What the stamp says when the environment is complete."""
@@ -78,6 +80,13 @@ ENVIRONMENTS = {
     "dev": Environment(ROOT / ".venv", ROOT / "requirements" / "dev.txt", with_project=True),
     "triton": Environment(
         ROOT / ".triton", ROOT / "requirements" / "triton.txt", with_project=False
+    ),
+    # A program for glibc 2.38, which scripts/perf_analyzer.py makes run where that is missing.
+    "perf": Environment(
+        ROOT / ".perf",
+        ROOT / "requirements" / "perf.txt",
+        with_project=False,
+        platform="x86_64-manylinux_2_38",
     ),
 }
 
@@ -125,6 +134,7 @@ def install(name: str) -> None:
     else:  # new, or interrupted: nothing in it can be relied on
         make(name, folder)
     packages = ["--python", str(python), "--require-hashes", "--no-deps"]
+    packages += ["--python-platform", environment.platform] if environment.platform else []
     source = ("-r", str(environment.requirements), "--build-constraints", str(BUILD_CONSTRAINTS))
     uv(f"installing {environment.requirements.name}", "pip", "install", *packages, *source)
     if environment.with_project:

@@ -17,7 +17,7 @@ def test_an_old_python_can_read_the_bootstrap_far_enough_to_refuse() -> None:
     ast.parse(BOOTSTRAP.read_text(), feature_version=(3, 8))
 
 
-@pytest.mark.parametrize("script", ["bootstrap.py", "setup.py"])
+@pytest.mark.parametrize("script", ["bootstrap.py", "setup.py", "perf_analyzer.py"])
 def test_set_up_needs_the_standard_library_alone(script: str) -> None:
     tree = ast.parse((ROOT / "scripts" / script).read_text())
     imported = {
