@@ -62,6 +62,9 @@ class Translated(Answer, frozen=True, kw_only=True, omit_defaults=True):
     duration: float
     """Of the recording, in seconds."""
     language: str
+    model: str
+    """What wrote it down, and in which version."""
+    model_version: str
     processing_time: float
     """In seconds, from the upload's last byte on."""
     audio: AudioLink
@@ -116,6 +119,8 @@ async def translate(
             transcription=text,
             duration=heard.transcript.duration,
             language=heard.transcript.language,
+            model=heard.transcript.model,
+            model_version=heard.transcript.model_version,
             processing_time=round(time.monotonic() - began, 3),
             audio=AudioLink(
                 url=await url_of(heard.converted, objects=ports.objects, limits=ports.limits)

@@ -51,7 +51,8 @@ async def test_a_voice_message_becomes_its_words(api: Api) -> None:
     answer = await translated(api.http, VOICE.read_bytes())
     assert plain(answer["transcription"]).startswith(FIRST_WORDS)
     assert answer.keys() == {
-        "status", "transcription", "duration", "language", "processing_time", "audio",
+        "status", "transcription", "duration", "language", "model", "model_version",
+        "processing_time", "audio",
     }  # fmt: skip
     assert (answer["status"], answer["language"]) == ("success", "en")
     assert answer["duration"] == pytest.approx(VOICE_S, abs=0.1)

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 AssertProblem = Callable[..., dict[str, Any]]
 PATH = "/api/v1/translate_audio"
-ALWAYS = {"status", "transcription", "duration", "language", "processing_time", "audio"}
+ALWAYS = {
+    "status", "transcription", "duration", "language", "model", "model_version", "processing_time",
+    "audio",
+}  # fmt: skip
 GERMAN = {"user_prompt": "German"}
 
 
