@@ -37,7 +37,7 @@ def _routes() -> list[tuple[str, str, tuple[str, ...]]]:
     for handler in handlers:
         policy: HttpPolicy = handler.opt["policy"]
         suffix = handler.opt.get("openapi_suffix", "")
-        for path in handler.paths:
+        for path in sorted(handler.paths):
             for method in sorted(handler.http_methods):
                 example = path.replace("{task_id:str}", task_id) + suffix
                 found.append((str(method), example, policy.any_of))
