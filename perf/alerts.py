@@ -322,9 +322,9 @@ class _Clock:
         """`Inference.model`."""
         return await self._ports.inference.model(name, version)
 
-    def reject(self, model: Any, reason: str) -> None:
-        """`Inference.reject`."""
-        self._ports.inference.reject(model, reason)
+    def report(self, model: Any, problem: str | None = None) -> None:
+        """`Inference.report`."""
+        self._ports.inference.report(model, problem)
 
     def letterbox(self, *arguments: Any, **options: Any) -> Any:
         """`letterbox`, timed."""

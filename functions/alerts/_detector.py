@@ -79,15 +79,15 @@ def detections(rows: NDArray[Any], picture: Letterboxed, by: Detector) -> Iterat
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """A served model as a key: one is read once, and another object is another model."""
+    """A served model as a key: by all that it says of itself."""
 
     model: ServedModel
 
     def __hash__(self) -> int:
-        return id(self.model)
+        return hash((self.model.name, self.model.version))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and other.model is self.model
+        return isinstance(other, _Identity) and other.model == self.model
 
 
 @lru_cache(maxsize=8)

@@ -44,24 +44,32 @@ async def transcribe(
     *,
     priority: int,
     on_progress: Callable[[float], None] = lambda _: None,
+    unit: str | None = None,
 ) -> Transcript:
     """What is said in `wav` (16 kHz, mono, 16 bits), of any length, in bounded memory.
 
     `priority` is Triton's: 1 before 2 before 3. `on_progress` is told the share that is done.
+    `unit` is the job's id, by which a canary chooses; without one it chooses for this call alone.
     Raises as `Inference` does.
     """
     began = time.monotonic()
+
+    job = unit or str(wav)
 
     async def work(transcriber: ServedModel, listener: ServedModel) -> Transcript:
         return await _transcribe(wav, transcriber, listener, inference, priority, on_progress)
 
     async def with_listener(listener: ServedModel) -> Transcript:
         return await serve(
-            "transcribe", inference, values, lambda model: work(model, listener), unit=str(wav)
+            "transcribe",
+            inference,
+            values,
+            lambda model: work(model, listener),
+            unit=job,
         )
 
     with figures.transcribing():
-        transcript = await serve("detect_speech", inference, values, with_listener, unit=str(wav))
+        transcript = await serve("detect_speech", inference, values, with_listener, unit=job)
     figures.add_transcription(transcript.duration, time.monotonic() - began)
     return transcript
 

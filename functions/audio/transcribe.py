@@ -65,6 +65,7 @@ async def transcribe(
         figures,
         priority=TRITON_PRIORITY[band(job.task.priority)],
         on_progress=lambda done: run.progress(CONVERTED + (TRANSCRIBED - CONVERTED) * done),
+        unit=job.task.task_id,
     )
     key, subtitles = await _stored(transcript, job.task.task_id, run.scratch, objects)
     return TranscriptResult(

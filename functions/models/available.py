@@ -8,7 +8,7 @@ from typing import Literal
 
 from litestar import get
 
-from functions._kit.capabilities import DEFAULT_MODELS
+from functions._kit.capabilities import DEFAULT_MODELS, default_model
 from functions._kit.http import Port
 from functions._kit.messages import Answer
 from functions._kit.policy import HttpPolicy
@@ -22,6 +22,7 @@ from functions._kit.ports import (
 )
 from functions._kit.rollout.evidence import EvidenceSummary, collected, summary
 from functions._kit.rollout.state import (
+    MODELS,
     Candidate,
     Outcome,
     Plan,
@@ -116,6 +117,7 @@ async def available_now(
 ) -> Available:
     """The same for whoever has the ports."""
     versions, statistics = await asyncio.gather(model_server.versions(), model_server.statistics())
+    versions += _only_checked(versions, values)
     names = await inference.model_names()
     kept = dict(all_serving(values))
     shown = [name for name in DEFAULT_MODELS if name not in kept and DEFAULT_MODELS[name] in names]
@@ -137,6 +139,17 @@ async def available_now(
             for name in sorted(names)
         ],
     )
+
+
+def _only_checked(versions: list[ModelVersion], values: KeyValue) -> list[ModelVersion]:
+    """Versions that were checked and never loaded: Triton knows nothing of them."""
+    known = {(found.model, found.version) for found in versions}
+    checked = (key.rpartition("/") for key in sorted(values.seen(MODELS)))
+    return [
+        ModelVersion(model, version, "unloaded")
+        for model, _, version in checked
+        if (model, version) not in known
+    ]
 
 
 def _capability(
@@ -163,7 +176,7 @@ def _trial(candidate: Candidate, values: KeyValue) -> Trial:
 
 def _default(capability: str, versions: list[ModelVersion]) -> Target:
     """The oldest loaded version of the default model, as `Inference.model` has it; else its 1."""
-    model = DEFAULT_MODELS.get(capability) or capability.partition(".")[2]
+    model = default_model(capability)
     ready = [v.version for v in versions if v.model == model and v.state == "ready"]
     return Target(model=model, version=min(ready, key=int, default="1"))
 

@@ -23,18 +23,26 @@ async def keep(tick: Tick, values: KeyValue, model_server: ModelServer) -> None:
     wanted = wanted_targets(values)
     if not wanted:
         return
-    there = {
-        Target(model=found.model, version=found.version)
-        for found in await model_server.versions()
-        if found.state in {"ready", "loading"}
-    }
-    for model in sorted({target.model for target in wanted - there}):
+    missing = wanted - await _there(model_server)
+    if not missing:
+        return
+    for model in sorted({target.model for target in missing}):
         try:
             await model_server.load(model)
         except JobFailed as error:
             log.warning("what should serve is not loaded: %s", error.message)
-        else:
-            log.warning("%s was not loaded, and is again", model)
+    there = await _there(model_server)
+    for target in sorted(missing, key=str):
+        said = "is again" if target in there else "the model's config.pbtxt does not name it"
+        log.warning("%s was not loaded: %s", target, said)
+
+
+async def _there(model_server: ModelServer) -> set[Target]:
+    return {
+        Target(model=found.model, version=found.version)
+        for found in await model_server.versions()
+        if found.state in {"ready", "loading"}
+    }
 
 
 def wanted_targets(values: KeyValue) -> set[Target]:

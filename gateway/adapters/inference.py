@@ -185,7 +185,7 @@ class TritonInference:
         self._forget(lost.name, lost)
         try:
             return await self.model(lost.name, lost.version)
-        except NotFound as error:  # another attempt finds what serves then
+        except (NotFound, JobFailed) as error:  # another attempt finds what serves then
             raise RetryJob(error.code, error.message) from error
 
     def _forget(self, name: str, model: ServedModel | None = None) -> bool:
@@ -193,7 +193,7 @@ class TritonInference:
         stale = [
             key
             for key, known in self._models.items()
-            if key[0] == name and (model is None or known == model)
+            if key[0] == name and (model is None or known.version == model.version)
         ]
         for key in stale:
             del self._models[key]
@@ -227,9 +227,10 @@ class TritonInference:
             if found.model == name and found.state == "ready"
         ]
 
-    def reject(self, model: ServedModel, reason: str) -> None:
-        """See `Inference.reject`; `gateway.adapters.observed` counts such words."""
-        log.warning("%s version %s failed its caller: %s", model.name, model.version, reason)
+    def report(self, model: ServedModel, problem: str | None = None) -> None:
+        """See `Inference.report`; `gateway.adapters.observed` counts such words."""
+        if problem is not None:
+            log.warning("%s version %s failed a job: %s", model.name, model.version, problem)
 
     async def versions(self) -> list[ModelVersion]:
         """See `ModelServer.versions`."""

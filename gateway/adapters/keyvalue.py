@@ -49,7 +49,7 @@ BUCKETS: Mapping[str, BucketPlan] = {
     "figures": BucketPlan(lifetime_s=30.0),
     "models": BucketPlan(),
     "quotas": BucketPlan(lifetime_s=2 * DAY_S),
-    "rollouts": BucketPlan(lifetime_s=2 * DAY_S),
+    "rollouts": BucketPlan(lifetime_s=15 * DAY_S),
     "sickness": BucketPlan(lifetime_s=30.0),
 }
 

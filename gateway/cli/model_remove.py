@@ -53,11 +53,13 @@ def _nothing(_model: str, _version: str) -> None:
 
 def _use(values: KeyValue, first: list[str], model: str, version: str) -> str | None:
     """What the version is needed for; `first` is what serves where nobody has switched."""
-    from functions._kit.capabilities import DEFAULT_MODELS
+    from functions._kit.capabilities import DEFAULT_MODELS, UPSCALE
     from functions._kit.rollout.changes import in_use
     from functions._kit.rollout.state import Target, serving_of
+    from functions.media.contracts import PUBLISHED_SCALES
 
-    for capability, default in DEFAULT_MODELS.items():
+    by_name = {f"{UPSCALE}{name}": name for name in PUBLISHED_SCALES}
+    for capability, default in (DEFAULT_MODELS | by_name).items():
         is_default = default == model and serving_of(values, capability).active is None
         if is_default and [version] == first:
             return f"serves {capability}"

@@ -213,13 +213,20 @@ async def _stage(
 ) -> None:
     from functions._kit.rollout.state import Plan
 
-    async with model_ports(settings) as ports:
+    async with model_ports(settings, _for_check(given.get("max_latency_ratio"))) as ports:
         target = await _sound(ports, capability, model, version)
         serving = await ports.rollouts.stage(capability, target, Plan(**given))
         assert serving.candidate is not None
         click.echo(f"{capability}: {target} is tried as a {serving.candidate.stage}")
         if watch:
             await _watch(ports, capability, serving.candidate.rollout_id)
+
+
+def _for_check(ratio: float | None) -> float | None:
+    """A rollout's limit widens the check's, which asks a few times only, and never narrows it."""
+    from gateway.models.check import MAX_LATENCY_RATIO
+
+    return None if ratio is None else max(ratio, MAX_LATENCY_RATIO)
 
 
 async def _watch(ports: ModelPorts, capability: str, rollout_id: str) -> None:
@@ -255,9 +262,13 @@ async def _rollback(settings: Settings, capability: str) -> None:
 
 async def _target(ports: ModelPorts, model: str, version: str | None) -> Target:
     """The version that is meant. Raises `NotFound` where the repository has none."""
+    from functions._kit.errors import NotFound
     from functions._kit.rollout.state import Target
 
-    return Target(model=model, version=version or (await ports.repository.versions(model))[-1])
+    versions = await ports.repository.versions(model)
+    if version is None and not versions:
+        raise NotFound("version_not_found", f"{model} has no version: run `just build-models`")
+    return Target(model=model, version=version or versions[-1])
 
 
 async def _sound(ports: ModelPorts, capability: str, model: str, version: str | None) -> Target:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from google.protobuf import json_format  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 
 from functions._kit.capabilities import (
     CONTRACTS,
@@ -20,10 +19,26 @@ from functions._kit.capabilities import (
     differ_in,
     serving,
 )
-from functions._kit.errors import Conflict, JobFailed, NereidError, NotFound, RequestError, RetryJob
-from functions._kit.messages import now
+from functions._kit.errors import (
+    Conflict,
+    JobFailed,
+    NereidError,
+    NotFound,
+    RequestError,
+    RetryJob,
+    Unavailable,
+)
+from functions._kit.messages import new_id, now
 from functions._kit.ports import Inference, KeyValue, ModelServer, ServedModel
-from functions._kit.rollout.state import MODELS, Checked, Target, checked_key, last_check
+from functions._kit.rollout.state import (
+    MODELS,
+    Checked,
+    Serving,
+    Target,
+    all_serving,
+    checked_key,
+    last_check,
+)
 from gateway.models.config import parse_config, with_policy
 from gateway.models.golden import Golden, read_golden
 from gateway.models.layout import CONFIG, NOTES
@@ -36,7 +51,10 @@ MAX_LATENCY_RATIO = 2.0
 FAULTS = (JobFailed, RequestError, RetryJob)
 """Errors that are the version's; whatever else is raised says nothing of it."""
 
-Inputs = Mapping[str, NDArray[Any]]
+LOST = frozenset({"model_not_found", "model_version_not_found"})
+"""What `Inference` says of a trial that is gone, or cannot be loaded again."""
+
+Ask = Callable[[ServedModel], Awaitable[Any]]
 Say = Callable[[str], None]
 
 
@@ -84,6 +102,8 @@ class Checker:
         except NotFound:
             raise
         except FAULTS as error:
+            if error.code in LOST:
+                raise Unavailable("triton", "Triton was started anew during the check") from error
             found = msgspec.structs.replace(found, problems=(*found.problems, error.message))
         await self.values.put(MODELS, checked_key(target), msgspec.json.encode(found))
         return found
@@ -91,18 +111,18 @@ class Checker:
     @asynccontextmanager
     async def _trial(self, target: Target) -> AsyncIterator[ServedModel]:
         """The version, loaded from its bytes under a name that nobody asks for."""
-        name = f"{target.model}.trial-{target.version}"
+        name = f"{target.model}.trial-{target.version}-{new_id()[-6:]}"
         text = await self.repository.served_config(target.model)
         config = parse_config(with_policy(text, [target.version]), f"{target.model}/{CONFIG}")
         config.name = name
         files = await self.repository.files(target.model, target.version)
         self.say(f"{target}: loading it on trial")
-        await self.server.load(
-            name,
-            config=json_format.MessageToJson(config, preserving_proto_field_name=True),
-            files={p: data for p, data in files.items() if p.rpartition("/")[2] not in NOTES},
-        )
         try:
+            await self.server.load(
+                name,
+                config=json_format.MessageToJson(config, preserving_proto_field_name=True),
+                files={p: data for p, data in files.items() if p.rpartition("/")[2] not in NOTES},
+            )
             yield await self.server.describe(name, target.version)
         finally:
             with suppress(NereidError):
@@ -116,11 +136,17 @@ class Checker:
         problems = await self._golden_problems(trial, golden)
         if golden is None:
             self.say(f"{target}: no golden answers lie beside it: add it with --golden to have any")
-            return found
-        latency_s, active_s, problem = await self._latencies(trial, target, kind, golden.inputs)
+
+        async def ask(model: ServedModel) -> None:
+            if golden is None:
+                await CONTRACTS[kind].probe(self.inference, model)
+            else:
+                await self.inference.infer(model, dict(golden.inputs))
+
+        latency_s, active_s, problem = await self._latencies(trial, target, kind, ask)
         return msgspec.structs.replace(
             found,
-            golden=True,
+            golden=golden is not None,
             problems=(*problems, *problem),
             latency_s=latency_s,
             active_latency_s=active_s,
@@ -137,16 +163,16 @@ class Checker:
         return [f"golden answers: {problem}" for problem in golden.compare(answer)]
 
     async def _latencies(
-        self, trial: ServedModel, target: Target, kind: str, inputs: Inputs
+        self, trial: ServedModel, target: Target, kind: str, ask: Ask
     ) -> tuple[float, float | None, list[str]]:
         """Medians of the version and of the active one, turn about; and what is wrong with them."""
         active = await self._active(trial, target, kind)
         ours: list[float] = []
         theirs: list[float] = []
         for _ in range(ROUNDS):
-            ours.append(await self._timed(trial, inputs))
+            ours.append(await _timed(ask, trial))
             if active is not None:
-                theirs.append(await self._timed(active, inputs))
+                theirs.append(await _timed(ask, active))
         median = statistics.median(ours)
         if active is None:
             return median, None, []
@@ -163,7 +189,10 @@ class Checker:
 
     async def _active(self, trial: ServedModel, target: Target, kind: str) -> ServedModel | None:
         """What serves where the version would, if it can be given the same requests."""
-        capability = f"upscale.{target.model}" if kind == "upscale" else kind
+        capability = kind
+        if kind == "upscale":
+            served = (name for name, kept in all_serving(self.values) if _serves(kept, target))
+            capability = next(served, f"upscale.{target.model}")
         try:
             active = await serving(capability, self.inference, self.values)
         except (NotFound, JobFailed):  # the first version of its model
@@ -172,30 +201,31 @@ class Checker:
             return None
         return None if differ_in(active, trial, CONTRACTS[kind].alike) else active
 
-    async def _timed(self, model: ServedModel, inputs: Inputs) -> float:
-        began = time.perf_counter()
-        await self.inference.infer(model, dict(inputs))
-        return time.perf_counter() - began
-
     async def _admit(self, target: Target) -> None:
-        """Load the version beside those that serve; where that fails, it is withdrawn again."""
-        alone = await self.repository.admitted(target.model) == [target.version]
+        """Load the version beside those that serve.
+
+        Where that fails or is broken off, one that was not admitted before is withdrawn again.
+        """
+        was_admitted = target.version in await self.repository.admitted(target.model)
         await self.repository.admit(target.model, target.version)
         self.say(f"{target}: loading it for good")
         try:
             await self.server.load(target.model)
             served = await self.inference.model(target.model, target.version)
             problems = await self._golden_problems(served, await self._golden(target))
-            if problems:
-                raise JobFailed("golden_differs", "; ".join(problems))
-        except FAULTS:
-            if not alone:
+        except BaseException:
+            if not was_admitted:
                 await asyncio.shield(self._withdraw(target))
             raise
+        if problems:
+            if not was_admitted:
+                await self._withdraw(target)
+            raise JobFailed("golden_differs", "; ".join(problems))
 
     async def _withdraw(self, target: Target) -> None:
         await self.repository.withdraw(target.model, target.version)
-        await self.server.load(target.model)
+        with suppress(NereidError):  # a Triton that is away reads the config when it starts
+            await self.server.load(target.model)
 
     async def _content(self, target: Target) -> str | None:
         """The version's hash, or None where it is not what was added."""
@@ -209,3 +239,14 @@ class Checker:
             (found.model, found.version, found.state) == (target.model, target.version, "ready")
             for found in await self.server.versions()
         )
+
+
+async def _timed(ask: Ask, model: ServedModel) -> float:
+    began = time.perf_counter()
+    await ask(model)
+    return time.perf_counter() - began
+
+
+def _serves(kept: Serving, target: Target) -> bool:
+    """Whether another version of the model serves."""
+    return kept.active is not None and kept.active.model == target.model

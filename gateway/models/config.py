@@ -92,10 +92,13 @@ def differing_fields(
 
 
 def canonical(config: ModelConfig) -> bytes:
-    """The same bytes for configurations that differ in the versions to load alone."""
+    """The same bytes for configurations that differ in the versions to load and in tuning alone."""
     copy = ModelConfig()
     copy.CopyFrom(config)
-    copy.ClearField(POLICY)
+    for name in (POLICY, *TUNED):
+        copy.ClearField(name)
+    for name in TUNED_PARAMETERS & copy.parameters.keys():
+        del copy.parameters[name]
     return bytes(copy.SerializeToString(deterministic=True))
 
 

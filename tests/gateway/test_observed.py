@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -43,12 +44,16 @@ class World:
         await self.values.put(CAPABILITIES, "upscale.x2", msgspec.json.encode(serving))
 
     async def ask(self, version: str = "1", times: int = 1) -> dict[str, NDArray[Any]]:
-        model = await self.observed.model(X2, version)
+        model = await self.asked_for(version)
         answer: dict[str, NDArray[Any]] = {}
         for _ in range(times):
             answer = await self.observed.infer(model, PICTURE)
             await self.shadows()
         return answer
+
+    async def asked_for(self, version: str, capability: str = "upscale.x2") -> ServedModel:
+        """A version as `serving` gives it."""
+        return replace(await self.observed.model(X2, version), capability=capability)
 
     async def shadows(self) -> None:
         """Wait for the shadows that run."""
@@ -122,19 +127,70 @@ async def test_an_answer_of_another_form_is_an_error(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "errors"),
-    [(Unavailable("triton", "gone"), 0), (OutOfMemory("triton", "no memory"), 1)],
+    ("error", "gone", "errors"),
+    [
+        (Unavailable("triton", "gone"), True, 0),
+        (Unavailable("triton", "its stub process died"), False, 1),
+        (OutOfMemory("triton", "no memory"), True, 1),
+    ],
 )
-async def test_a_server_that_is_gone_is_no_fault_of_the_candidate_but_lack_of_memory_is(
-    world: World, error: Exception, errors: int
+async def test_a_server_that_is_gone_is_no_fault_of_the_candidate_but_a_crash_is(
+    world: World, error: Exception, *, gone: bool, errors: int
 ) -> None:
     def fail(_: Any) -> Any:
+        world.fake.sick = gone
         raise error
 
     world.fake.answers[X2, "2"] = fail
     await world.tries(shadow=1)
     await world.ask()
+    world.fake.sick = False
     assert (await world.evidence()).errors == errors
+
+
+async def test_answers_that_are_no_numbers_are_an_error(world: World) -> None:
+    world.fake.answers[X2, "2"] = lambda answer: {
+        "upscaled": np.full(answer["upscaled"].shape, np.nan, np.float32)
+    }
+    await world.tries(shadow=1)
+    await world.ask()
+    evidence = await world.evidence()
+    assert (evidence.errors, evidence.compared) == (1, 0)
+    assert "no numbers" in evidence.last_error
+
+
+async def test_other_capabilities_of_the_same_model_say_nothing_of_the_candidate(
+    world: World,
+) -> None:
+    await world.tries(shadow=1)
+    await world.observed.infer(await world.asked_for("1", f"upscale.{X2}"), PICTURE)
+    await world.observed.infer(await world.asked_for("1", ""), PICTURE)
+    assert (await world.evidence()).active.total == 0
+
+
+async def test_a_candidate_that_hangs_is_given_up_and_told_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.adapters.observed.LEAST_PATIENCE_S", 0.0)
+    plain = world.fake.answer
+
+    async def answer(
+        model: ServedModel, inputs: dict[str, NDArray[Any]], priority: int
+    ) -> dict[str, NDArray[Any]]:
+        if model.version == "2":
+            await asyncio.Event().wait()
+        return await plain(model, inputs, priority)
+
+    world.fake.answer = answer  # type: ignore[method-assign]
+    await world.tries(shadow=1)
+    await world.ask()
+    assert "no answer within" in (await world.evidence()).last_error
+    await world.tries("canary", canary=1)
+    asking = asyncio.create_task(world.observed.infer(await world.asked_for("2"), PICTURE))
+    await asyncio.sleep(0.01)
+    asking.cancel()  # the handler's own deadline
+    await asyncio.gather(asking, return_exceptions=True)
+    assert (await world.evidence()).errors == 1
 
 
 async def test_a_caller_never_waits_for_a_shadow_and_shadows_do_not_pile_up(world: World) -> None:
@@ -152,7 +208,7 @@ async def test_a_caller_never_waits_for_a_shadow_and_shadows_do_not_pile_up(worl
     slow.on_disk[X2] = ("1", "2")
     world.observed = ObservedInference(slow, world.values)
     await world.tries(shadow=1)
-    model = await world.observed.model(X2, "1")
+    model = await world.asked_for("1")
     for _ in range(10):
         await world.observed.infer(model, PICTURE)
         await asyncio.sleep(0)  # let a shadow begin
@@ -167,9 +223,13 @@ async def test_a_canary_is_timed_and_what_it_fails_is_told(world: World) -> None
     await world.tries("canary", canary=0.5)
     await world.ask("1", times=2)
     await world.ask("2", times=3)
-    world.observed.reject(ServedModel(X2, "2", {}), "a seam")
+    two = await world.asked_for("2")
+    world.observed.report(two)
+    world.observed.report(two)
+    world.observed.report(two, "a seam")
+    world.observed.report(await world.asked_for("1"), "of no candidate")
     evidence = await world.evidence()
-    assert (evidence.requests, evidence.errors, evidence.last_error) == (4, 1, "a seam")
+    assert (evidence.requests, evidence.errors, evidence.last_error) == (3, 1, "a seam")
     assert (evidence.candidate.total, evidence.active.total) == (3, 2)
     assert evidence.compared == 0, "a canary is not shadowed"
 
@@ -191,7 +251,7 @@ async def test_stages_have_evidence_of_their_own(world: World) -> None:
     await world.ask(times=2)
     await world.observed.tell()
     await world.tries("canary", canary=1)
-    await world.ask("2")
+    world.observed.report(await world.asked_for("2"))
     assert (await world.evidence()).requests == 1
     assert len(world.observed._evidence) == 1, "what ended is forgotten"
 
@@ -209,12 +269,12 @@ async def test_a_shadow_that_outlives_its_stage_stops_no_telling(world: World) -
 
     world.fake.answer = answer  # type: ignore[method-assign]
     await world.tries(shadow=1)
-    await world.observed.infer(await world.observed.model(X2, "1"), PICTURE)
+    await world.observed.infer(await world.asked_for("1"), PICTURE)
     await asyncio.sleep(0)  # the shadow begins
     await world.observed.tell()
     await world.tries("canary", canary=1)
     await world.observed.tell()
     gate.set()
     await world.shadows()
-    await world.ask("2")
+    world.observed.report(await world.asked_for("2"))
     assert (await world.evidence()).requests == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from functions._kit.capabilities.contract import (
@@ -32,7 +33,7 @@ from functions._kit.capabilities.detect import (
     label_names,
     probe_pictures,
 )
-from functions._kit.errors import NereidError
+from functions._kit.errors import OutOfMemory, Unavailable
 from functions._kit.ports import Inference, KeyValue, ServedModel
 from functions._kit.rollout.state import CAPABILITIES, in_canary, serving_of
 
@@ -69,8 +70,10 @@ async def serving(capability: str, inference: Inference, values: KeyValue) -> Se
     """The model that serves `capability` now, loaded; its contract is not checked here."""
     active = serving_of(values, capability).active
     if active is None:
-        return await inference.model(default_model(capability))
-    return await inference.model(active.model, active.version)
+        found = await inference.model(default_model(capability))
+    else:
+        found = await inference.model(active.model, active.version)
+    return replace(found, capability=capability)
 
 
 async def serve(
@@ -83,15 +86,24 @@ async def serve(
 ) -> T:
     """Do `work` with the model that serves `capability`, the same one throughout.
 
-    During a canary the candidate does its share of all `unit`s (ids of jobs); where it fails one,
-    the active model does it, and the failure is told to whoever judges the candidate.
+    During a canary the candidate does its share of all `unit`s (ids of jobs). A job that it fails,
+    however, is done by the active model; if that can do it, the failure was the candidate's.
     """
     candidate = serving_of(values, capability).candidate
-    if candidate is not None and in_canary(candidate, unit):
-        target = candidate.target
-        try:
-            return await work(await inference.model(target.model, target.version))
-        except NereidError as error:
-            log.warning("%s: the candidate %s failed: %s", capability, target, error.message)
-            inference.reject(ServedModel(target.model, target.version, {}), error.message)
-    return await work(await serving(capability, inference, values))
+    if candidate is None or not in_canary(candidate, unit):
+        return await work(await serving(capability, inference, values))
+    target = candidate.target
+    told = ServedModel(target.model, target.version, {}, capability=capability)
+    try:
+        found = await inference.model(target.model, target.version)
+        done = await work(replace(found, capability=capability))
+    except Exception as error:  # noqa: BLE001 - whatever a candidate's answers lead to
+        problem = error
+    else:
+        inference.report(told)
+        return done
+    log.warning("%s: the candidate %s failed a job: %r", capability, target, problem)
+    done = await work(await serving(capability, inference, values))
+    if isinstance(problem, OutOfMemory) or not isinstance(problem, Unavailable):
+        inference.report(told, getattr(problem, "message", repr(problem)))
+    return done

@@ -146,6 +146,8 @@ def check_fits(capability: str, model: ServedModel) -> None:
     kind = check_contract(model)
     if CONTRACTS[kind] is not contract:
         raise broken(model, f"it is a model for {kind}, not {capability}")
+    if kind == "upscale" and model.parameters["bits"] != "8":
+        raise broken(model, "it takes 16 bits: switch the model of 8 bits, which it goes with")
     scale = capability.removeprefix("upscale.x")
     if scale in {"2", "3", "4"} and model.parameters["scale"] != scale:
         raise broken(model, f"it enlarges by {model.parameters['scale']}, not by {scale}")

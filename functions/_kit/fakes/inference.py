@@ -36,7 +36,7 @@ DEFAULT_MODELS: dict[str, dict[str, str]] = {
 class FakeInference:
     """Answers as `TritonInference` does, as the ports `Inference` and `ModelServer`.
 
-    `sick` makes every call fail; `requests` counts; `rejected` holds what `reject` was told.
+    `sick` makes every call fail; `requests` counts; `reports` holds what `report` was told.
     `on_disk` are the versions that the repository's config names, by model; `broken` those that
     cannot be loaded, with the reason; `answers` changes what a version answers, or raises.
     """
@@ -49,7 +49,7 @@ class FakeInference:
         self.answers: dict[tuple[str, str], Change] = {}
         self.loaded: set[tuple[str, str]] = set()
         self.served: Counter[tuple[str, str]] = Counter()
-        self.rejected: list[tuple[ServedModel, str]] = []
+        self.reports: list[tuple[ServedModel, str | None]] = []
         self.sick = False
         self.requests = 0
 
@@ -84,9 +84,9 @@ class FakeInference:
         picture = TensorSpec("FP32" if parameters.get("bits") == "16" else "UINT8", (-1, -1, 3))
         return ServedModel(name, version, parameters, {"image": picture}, {"upscaled": picture})
 
-    def reject(self, model: ServedModel, reason: str) -> None:
-        """See `Inference.reject`."""
-        self.rejected.append((model, reason))
+    def report(self, model: ServedModel, problem: str | None = None) -> None:
+        """See `Inference.report`."""
+        self.reports.append((model, problem))
 
     async def versions(self) -> list[ModelVersion]:
         """See `ModelServer.versions`."""

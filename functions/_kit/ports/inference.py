@@ -29,6 +29,8 @@ class ServedModel:
     parameters: dict[str, str]
     inputs: dict[str, TensorSpec] = field(default_factory=dict)
     outputs: dict[str, TensorSpec] = field(default_factory=dict)
+    capability: str = ""
+    """Which one it is asked for just now; nothing of the model itself."""
 
 
 class Inference(Protocol):
@@ -53,8 +55,11 @@ class Inference(Protocol):
         """
         ...
 
-    def reject(self, model: ServedModel, reason: str) -> None:
-        """Tell that the model failed its caller, who goes on with another one."""
+    def report(self, model: ServedModel, problem: str | None = None) -> None:
+        """Tell how a candidate did with a job: well, or with this problem.
+
+        The job is done all the same, by the active model.
+        """
         ...
 
     async def model_names(self) -> frozenset[str]:

@@ -14,7 +14,6 @@ from functions._kit.capabilities import (
     contract_of,
     default_model,
     differ_in,
-    serving,
 )
 from functions._kit.errors import Conflict, NotFound, Unprocessable
 from functions._kit.messages import Message, new_id, now
@@ -29,8 +28,8 @@ from functions._kit.rollout.state import (
     Serving,
     Target,
     all_serving,
+    checked,
     decode_serving,
-    last_check,
 )
 
 ENDED = frozenset({"promoted", "rolled_back", "abandoned"})
@@ -73,14 +72,21 @@ class Rollouts:
         Raises as `admissible` does.
         """
         await self.admissible(capability, target)
-        active = await self._active(capability)
+        default = await self._default(capability)
+        given_up: list[Candidate] = []
 
         def change(kept: Serving) -> Serving:
+            given_up[:] = [kept.candidate] if kept.candidate is not None else []
+            active = kept.active or default
             previous = kept.previous if active == target else active
             outcome = Outcome(what="switched", target=target, why=why, at=now())
             return Serving(active=target, previous=previous, outcome=outcome)
 
         serving = await self._change(capability, change)
+        for candidate in given_up:
+            await self._tell(
+                capability, serving, "abandoned", candidate.target, why, rollout=candidate
+            )
         await self._tell(capability, serving, "switched", target, why)
         return serving
 
@@ -88,22 +94,14 @@ class Rollouts:
         """Try `target` on real requests, as `plan` says; the judge does the rest.
 
         Raises as `admissible` does, `Conflict` (`rollout_running`, `already_active`), and
-        `Unprocessable` (`cannot_be_shadowed`, `empty_plan`).
+        `Unprocessable` (`invalid_plan`, `cannot_be_shadowed`).
         """
+        check_plan(plan)
         await self.admissible(capability, target)
-        active = await self._active(capability)
-        if active == target:
-            raise Conflict(
-                "already_active", f"{target} serves {capability} already", field="version"
-            )
+        default = await self._default(capability)
+        kept, _ = await self._kept(capability)
         if plan.shadow:
-            await self._check_shadow(capability, active, target)
-        if not (plan.shadow or plan.canary):
-            raise Unprocessable(
-                "empty_plan",
-                "shadow and canary are both 0: give one of them a share, or switch at once",
-                field="canary",
-            )
+            await self._check_shadow(capability, kept.active or default, target)
         candidate = Candidate(
             target=target,
             plan=plan,
@@ -119,6 +117,11 @@ class Rollouts:
                     f"{kept.candidate.target} is on its way to {capability} already: wait for its"
                     " end, or roll it back first",
                     field="capability",
+                )
+            active = kept.active or default
+            if active == target:
+                raise Conflict(
+                    "already_active", f"{target} serves {capability} already", field="version"
                 )
             return replace(kept, active=active, candidate=candidate)
 
@@ -191,7 +194,7 @@ class Rollouts:
         kept, _ = await self._kept(capability)
         if target in (kept.active, kept.previous):
             return  # it has served, and versions never change
-        check = last_check(self.values, target)
+        check = await checked(self.values, target)
         if check is None or not check.passed:
             found = "was never checked" if check is None else f"failed: {check.problems[0]}"
             raise Conflict(
@@ -201,8 +204,9 @@ class Rollouts:
                 field="version",
             )
 
-    async def _active(self, capability: str) -> Target:
-        model = await serving(capability, self.inference, self.values)
+    async def _default(self, capability: str) -> Target:
+        """What serves a capability that nobody has touched."""
+        model = await self.inference.model(default_model(capability))
         return Target(model=model.name, version=model.version)
 
     async def _check_loaded(self, target: Target) -> None:
@@ -321,6 +325,20 @@ class Rollouts:
             evidence=None if evidence is None else summary(evidence),
         )
         await self.stream.publish(event_subject(capability), event)
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise `Unprocessable` (`invalid_plan`) for one without a share, or that nobody could read."""
+    try:
+        msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
+    except msgspec.ValidationError as error:
+        raise Unprocessable("invalid_plan", f"the plan does not fit: {error}") from error
+    if not (plan.shadow or plan.canary):
+        raise Unprocessable(
+            "invalid_plan",
+            "shadow and canary are both 0: give one of them a share, or switch at once",
+            field="canary",
+        )
 
 
 def in_use(values: KeyValue, target: Target) -> str | None:

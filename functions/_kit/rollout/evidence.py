@@ -52,7 +52,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     """What one process has seen of a candidate in one stage, or all have together."""
 
     requests: int = 0
-    """What the candidate was asked and has answered or failed."""
+    """Shadowed requests, or a canary's jobs, that the candidate has done or failed."""
     errors: int = 0
     last_error: str = ""
     compared: int = 0
@@ -81,10 +81,9 @@ class Evidence(msgspec.Struct, kw_only=True):
             return None
         return self.candidate.quantile_s(0.95) / self.active.quantile_s(0.95)
 
-    def answered(self, latency_s: float) -> None:
-        """The candidate has answered."""
+    def done(self) -> None:
+        """The candidate has done what it was given."""
         self.requests += 1
-        self.candidate.add(latency_s)
 
     def failed(self, reason: str) -> None:
         """The candidate has failed a request."""

@@ -12,9 +12,11 @@ from functions._kit.rollout.state import Candidate
 ENOUGH_ERRORS = 3
 """Errors that are judged however few requests there were."""
 ENOUGH = 20
-"""Requests from which on a share or a mean says something."""
+"""Requests from which on a share or a mean says something before the stage's end."""
 ENOUGH_LATENCIES = 40
 """Of each side, from which on a 95th percentile says something: two lie above it."""
+LONGEST_STAGE_S = 7 * 24 * 3600.0
+"""A stage that sees too little for so long, beyond its hold, ends: it would block the next one."""
 FAR_BEYOND = 2.0
 """Latencies so many times beyond the limit are judged at once, others at the stage's end: a few
 slow answers of a busy machine are no verdict."""
@@ -37,24 +39,29 @@ def judge(
     """
     plan = candidate.plan
     limit = max_difference if plan.max_difference is None else plan.max_difference
+    seen = evidence.compared if candidate.stage == "shadow" else evidence.requests
+    missing = plan.requests - seen
+    at_end = missing <= 0
+    age_s = (at - candidate.since).total_seconds()
     for reason in (
-        _errors(evidence, plan.max_error_rate),
-        _difference(evidence, limit),
-        _latency(evidence, plan.max_latency_ratio, at_end=evidence.requests >= plan.requests),
+        _errors(evidence, plan.max_error_rate, at_end=at_end),
+        _difference(evidence, limit, at_end=at_end),
+        _latency(evidence, plan.max_latency_ratio, at_end=at_end),
+        f"it saw {seen} of {plan.requests} requests in {age_s / 3600:.0f} hours"
+        if missing > 0 and age_s > LONGEST_STAGE_S + plan.hold_s
+        else "",
     ):
         if reason:
             return Verdict("roll_back", f"in its {candidate.stage} stage {reason}")
-    missing = plan.requests - evidence.requests
     if missing > 0:
         return Verdict("wait", f"{missing} requests to go")
-    held_s = (at - candidate.since).total_seconds()
-    if held_s < plan.hold_s:
-        return Verdict("wait", f"{plan.hold_s - held_s:.0f} s to go")
-    return Verdict("advance", f"{evidence.requests} requests, {evidence.errors} errors")
+    if age_s < plan.hold_s:
+        return Verdict("wait", f"{plan.hold_s - age_s:.0f} s to go")
+    return Verdict("advance", f"{seen} requests, {evidence.errors} errors")
 
 
-def _errors(evidence: Evidence, limit: float) -> str:
-    enough = evidence.errors >= ENOUGH_ERRORS or evidence.requests >= ENOUGH
+def _errors(evidence: Evidence, limit: float, *, at_end: bool) -> str:
+    enough = at_end or evidence.errors >= ENOUGH_ERRORS or evidence.requests >= ENOUGH
     if not enough or evidence.error_rate <= limit:
         return ""
     return (
@@ -63,8 +70,9 @@ def _errors(evidence: Evidence, limit: float) -> str:
     )
 
 
-def _difference(evidence: Evidence, limit: float) -> str:
-    if evidence.compared < ENOUGH or evidence.mean_difference <= limit:
+def _difference(evidence: Evidence, limit: float, *, at_end: bool) -> str:
+    enough = at_end or evidence.compared >= ENOUGH
+    if not enough or evidence.mean_difference <= limit:
         return ""
     return (
         f"its answers differed by {evidence.mean_difference:.4g} on average over"

@@ -143,11 +143,19 @@ def checked_key(target: Target) -> str:
     return f"{target.model}/{target.version}"
 
 
+async def checked(values: KeyValue, target: Target) -> Checked | None:
+    """The last check of the version, as the bucket holds it now."""
+    entry = await values.get(MODELS, checked_key(target))
+    return None if entry is None else _decode_check(entry.value, target)
+
+
 def last_check(values: KeyValue, target: Target) -> Checked | None:
-    """The last check of the version, or None."""
+    """The same as this process sees it: a moment old at most."""
     value = values.seen(MODELS).get(checked_key(target))
-    if value is None:
-        return None
+    return None if value is None else _decode_check(value, target)
+
+
+def _decode_check(value: bytes, target: Target) -> Checked | None:
     try:
         return msgspec.json.decode(value, type=Checked)
     except NO_JSON as error:

@@ -36,8 +36,8 @@ class Ears:
     async def model(self, name: str, version: str | None = None) -> ServedModel:
         return ServedModel(name, version or "7", {"language": "en"})
 
-    def reject(self, model: ServedModel, reason: str) -> None:
-        raise AssertionError(f"{model.name}: {reason}")
+    def report(self, model: ServedModel, problem: str | None = None) -> None:
+        raise AssertionError(f"{model.name}: {problem}")
 
     async def model_names(self) -> frozenset[str]:
         return frozenset()

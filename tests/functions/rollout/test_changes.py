@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from functions._kit.capabilities import serve, serving
-from functions._kit.errors import Conflict, JobFailed, NotFound, RequestError, Unprocessable
+from functions._kit.errors import (
+    Conflict,
+    JobFailed,
+    NotFound,
+    RequestError,
+    Unavailable,
+    Unprocessable,
+)
 from functions._kit.fakes import FakeInference, FakeKeyValue, FakeStream
 from functions._kit.fakes.inference import DEFAULT_MODELS
 from functions._kit.messages import now
@@ -168,10 +175,10 @@ async def test_shares_of_0_leave_a_stage_out(trials: Trials) -> None:
     assert trials.kept.candidate.stage == "canary"
     await trials.rollouts.roll_back(CAPABILITY)
     await trials.rollouts.stage(CAPABILITY, TWO, Plan(canary=0, requests=1))
-    await trials.seen(Evidence(requests=1))
+    await trials.seen(Evidence(requests=1, compared=1))
     assert await trials.judged() == "promoted"
     empty = trials.rollouts.stage(CAPABILITY, ONE, Plan(shadow=0, canary=0))
-    await refused(Unprocessable, "empty_plan", empty)
+    await refused(Unprocessable, "invalid_plan", empty)
 
 
 async def test_a_bad_candidate_goes_back_by_itself_and_the_reason_is_kept(trials: Trials) -> None:
@@ -209,7 +216,7 @@ async def test_a_model_of_other_requests_cannot_be_shadowed(trials: Trials) -> N
 async def test_a_verdict_over_a_candidate_that_is_gone_is_void(trials: Trials) -> None:
     await trials.rollouts.stage(CAPABILITY, TWO, Plan(requests=1))
     before = trials.kept
-    await trials.seen(Evidence(requests=1))
+    await trials.seen(Evidence(requests=1, compared=1))
     await trials.rollouts.switch(CAPABILITY, TWO)
     late = trials.rollouts.proceed(CAPABILITY, before, at=now() + timedelta(hours=1))
     await refused(Conflict, "changed_meanwhile", late)
@@ -245,8 +252,86 @@ async def test_a_job_that_the_candidate_fails_is_done_by_the_active_version(
         return model.version
 
     assert await serve(CAPABILITY, trials.inference, trials.values, enlarge, unit="a") == "1"
-    ((model, reason),) = trials.inference.rejected
-    assert (model.version, reason) == ("2", "it has no idea")
+    ((model, problem),) = trials.inference.reports
+    assert (model.version, problem) == ("2", "it has no idea")
+    assert model.capability == CAPABILITY
+
+
+@pytest.mark.parametrize("error", [KeyError("upscaled"), JobFailed("a_seam", "there is a seam")])
+async def test_whatever_a_candidates_answer_leads_to_is_its_failure(
+    trials: Trials, error: Exception
+) -> None:
+    await trials.rollouts.stage(CAPABILITY, TWO, Plan(shadow=0, canary=1))
+
+    async def work(model: ServedModel) -> str:
+        if model.version == "2":
+            raise error
+        return model.version
+
+    assert await serve(CAPABILITY, trials.inference, trials.values, work, unit="a") == "1"
+    ((_, problem),) = trials.inference.reports
+    assert problem
+    assert "upscaled" in problem or "seam" in problem
+
+
+async def test_a_job_that_nobody_can_do_is_no_failure_of_the_candidate(trials: Trials) -> None:
+    await trials.rollouts.stage(CAPABILITY, TWO, Plan(shadow=0, canary=1))
+
+    async def work(model: ServedModel) -> str:
+        raise JobFailed("undecodable", "no picture")
+
+    with pytest.raises(JobFailed):
+        await serve(CAPABILITY, trials.inference, trials.values, work, unit="a")
+    assert trials.inference.reports == []
+
+
+async def test_a_triton_that_was_away_is_no_failure_of_the_candidate(trials: Trials) -> None:
+    await trials.rollouts.stage(CAPABILITY, TWO, Plan(shadow=0, canary=1))
+
+    async def work(model: ServedModel) -> str:
+        if model.version == "2":
+            raise Unavailable("triton", "it starts")
+        return model.version
+
+    assert await serve(CAPABILITY, trials.inference, trials.values, work, unit="a") == "1"
+    assert trials.inference.reports == []
+
+
+async def test_a_job_that_the_candidate_does_is_counted(trials: Trials) -> None:
+    await trials.rollouts.stage(CAPABILITY, TWO, Plan(shadow=0, canary=1))
+
+    async def work(model: ServedModel) -> str:
+        return model.version
+
+    assert await serve(CAPABILITY, trials.inference, trials.values, work, unit="a") == "2"
+    ((model, problem),) = trials.inference.reports
+    assert (model.version, problem) == ("2", None)
+
+
+@pytest.mark.parametrize(
+    "plan", [Plan(hold_s=1e9), Plan(max_latency_ratio=float("inf")), Plan(requests=0)]
+)
+async def test_a_plan_that_nobody_could_read_is_refused(trials: Trials, plan: Plan) -> None:
+    await refused(Unprocessable, "invalid_plan", trials.rollouts.stage(CAPABILITY, TWO, plan))
+    assert trials.kept == Serving()
+
+
+async def test_a_stale_copy_undoes_no_switch(trials: Trials) -> None:
+    three = Target(model=X2, version="3")
+    trials.inference.on_disk[X2] = ("1", "2", "3")
+    await trials.inference.load(X2)
+    await trials.checked(three)
+    await trials.rollouts.switch(CAPABILITY, TWO)
+    stale = Serving(active=ONE)
+    trials.values.seen = lambda _: {CAPABILITY: msgspec.json.encode(stale)}  # type: ignore[method-assign,assignment]
+    serving = await trials.rollouts.stage(CAPABILITY, three, Plan())
+    assert serving.active == TWO
+
+
+async def test_a_switch_amid_a_rollout_ends_it_for_whoever_watches(trials: Trials) -> None:
+    await trials.rollouts.stage(CAPABILITY, TWO, Plan())
+    await trials.rollouts.switch(CAPABILITY, TWO)
+    assert [what for what, _ in trials.told()] == ["staged", "abandoned", "switched"]
 
 
 async def test_a_candidate_that_triton_has_lost_harms_no_job(trials: Trials) -> None:
@@ -258,7 +343,7 @@ async def test_a_candidate_that_triton_has_lost_harms_no_job(trials: Trials) -> 
         return model.version
 
     assert await serve(CAPABILITY, trials.inference, trials.values, version, unit="a") == "1"
-    assert len(trials.inference.rejected) == 1
+    assert len(trials.inference.reports) == 1
 
 
 async def test_what_serves_or_may_serve_is_in_use(trials: Trials) -> None:

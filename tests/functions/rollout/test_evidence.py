@@ -44,11 +44,13 @@ async def test_what_processes_saw_is_added_up_by_rollout_and_stage() -> None:
     values = FakeKeyValue()
     first, second, other = Evidence(), Evidence(), Evidence()
     for _ in range(3):
-        first.answered(0.1)
+        first.done()
+        first.candidate.add(0.1)
         first.differs(0.2)
         first.active.add(0.1)
     second.failed("no memory")
-    second.answered(0.4)
+    second.done()
+    second.candidate.add(0.4)
     second.differs(0.5)
     second.skipped = 7
     other.failed("of another stage")

@@ -32,9 +32,14 @@ def latencies(*values: float) -> Latencies:
     return found
 
 
-def verdict(evidence: Evidence, *, seconds: float = 3600, **plan: Any) -> tuple[str, str]:
+def verdict(
+    evidence: Evidence, *, seconds: float = 3600, stage: Stage = "canary", **plan: Any
+) -> tuple[str, str]:
     found = judge(
-        candidate(**plan), evidence, max_difference=LIMIT, at=BEGAN + timedelta(seconds=seconds)
+        candidate(stage, **plan),
+        evidence,
+        max_difference=LIMIT,
+        at=BEGAN + timedelta(seconds=seconds),
     )
     return found.what, found.why
 
@@ -106,3 +111,26 @@ def test_the_ninety_fifth_percentile_counts_not_the_rare_slow_answer() -> None:
         active=latencies(*[0.1] * 100),
     )
     assert verdict(evidence)[0] == "advance"
+
+
+def test_a_shadow_waits_for_answers_that_were_compared() -> None:
+    unlike = Evidence(requests=100, compared=99)
+    assert verdict(unlike, stage="shadow") == ("wait", "1 requests to go")
+    unlike.compared = 100
+    assert verdict(unlike, stage="shadow")[0] == "advance"
+
+
+def test_a_short_plan_is_judged_by_the_little_that_it_asked_for() -> None:
+    failing = Evidence(requests=2, errors=2, last_error="it broke")
+    assert verdict(failing, requests=2)[0] == "roll_back"
+    unlike = Evidence(requests=5, compared=5, difference=5)
+    assert verdict(unlike, stage="shadow", requests=5)[0] == "roll_back"
+
+
+def test_a_stage_without_requests_ends_after_a_week() -> None:
+    week_s = 7 * 24 * 3600
+    assert verdict(Evidence(requests=1), seconds=week_s)[0] == "wait"
+    what, why = verdict(Evidence(requests=1), seconds=week_s + 31)
+    assert what == "roll_back"
+    assert "it saw 1 of 100 requests in 168 hours" in why
+    assert verdict(Evidence(requests=1), seconds=week_s + 31, hold_s=3600)[0] == "wait"
