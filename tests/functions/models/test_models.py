@@ -63,6 +63,17 @@ async def test_what_is_available_is_shown_and_a_switch_shows(
     assert (one["version"], one["state"], one["serves"]) == ("1", "ready", ["detect"])
     assert (one["checked"], two["checked"], two["sha256"]) == ("never", "passed", "abc")
     assert one["statistics"]["requests"] == 0
+    await checked(world, "3", "it cannot be loaded")
+    again = (await engineer.get(f"{prefix}/available")).json()
+    (three,) = [
+        version
+        for found in again["models"]
+        if found["model"] == DETECTOR
+        for version in found["versions"]
+        if version["version"] == "3"
+    ]
+    assert (three["state"], three["checked"]) == ("unloaded", "failed")
+    assert three["problems"] == ["it cannot be loaded"]
 
     answer = await engineer.post(f"{prefix}/switch", params=asked())
     assert answer.status_code == 200, answer.text
