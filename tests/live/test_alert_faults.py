@@ -196,6 +196,9 @@ async def a_full_queue_refuses_a_restart_goes_on_and_old_alerts_go(nereid: Nerei
         after = await position(queue)
         await load.post(len(KINDS))
         await camera.recorded(load.expected())
+        async with asyncio.timeout(60):  # an alert is told before its frame is acknowledged
+            while await held(queue, "frames.yard"):
+                await asyncio.sleep(0.02)
         with frozen(nereid, "worker"):
             await fill(camera, queue, bucket, load)
             count = 2 * load.expected()  # each alert, and then its picture
