@@ -6,26 +6,22 @@ from litestar import post
 
 from functions._kit.http import Port, Principal
 from functions._kit.policy import HttpPolicy
-from functions._kit.ports import Inference, KeyValue, ModelServer, Stream
 from functions._kit.rollout.changes import Rollouts
-from functions.models.contracts import CapabilityName, Changed, changed
+from functions.models.contracts import ROLLOUTS, CapabilityName, Changed, changed
 
 
 @post(
     ["/api/models/rollback", "/api/v1/models/rollback"],
     status_code=200,
     summary="Go back to what served before",
+    dependencies=ROLLOUTS,
     opt={"policy": HttpPolicy(scope="models:write")},
 )
 async def rollback(
     capability: CapabilityName,
     principal: Port[Principal],
-    inference: Port[Inference],
-    model_server: Port[ModelServer],
-    values: Port[KeyValue],
-    stream: Port[Stream],
+    rollouts: Port[Rollouts],
 ) -> Changed:
     """A candidate is given up first; without one, the previous version serves again."""
-    rollouts = Rollouts(values, inference, model_server, stream)
     serving = await rollouts.roll_back(capability, why=f"by {principal.client_id}")
     return changed(capability, serving)

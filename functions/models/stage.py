@@ -12,10 +12,9 @@ from msgspec import Meta
 from functions._kit.http import Port
 from functions._kit.messages import Request
 from functions._kit.policy import HttpPolicy
-from functions._kit.ports import Inference, KeyValue, ModelServer, Stream
 from functions._kit.rollout.changes import Rollouts
 from functions._kit.rollout.state import Plan, Share, Target
-from functions.models.contracts import Changed, changed
+from functions.models.contracts import ROLLOUTS, Changed, changed
 
 DEFAULT = Plan()
 
@@ -39,18 +38,15 @@ class StageRequest(Request, frozen=True, kw_only=True):
     ["/api/models/stage", "/api/v1/models/stage"],
     status_code=200,
     summary="Try a version on real requests",
+    dependencies=ROLLOUTS,
     opt={"policy": HttpPolicy(scope="models:write")},
 )
 async def stage(
     data: JSONBody[StageRequest],
-    inference: Port[Inference],
-    model_server: Port[ModelServer],
-    values: Port[KeyValue],
-    stream: Port[Stream],
+    rollouts: Port[Rollouts],
 ) -> Changed:
     """First as a shadow, then as a canary, then for all; beyond a limit it goes back by itself."""
     fields = msgspec.structs.asdict(data)
     capability = fields.pop("capability")
     target = Target(model=fields.pop("model"), version=fields.pop("version"))
-    rollouts = Rollouts(values, inference, model_server, stream)
     return changed(capability, await rollouts.stage(capability, target, Plan(**fields)))

@@ -6,16 +6,23 @@ from litestar import post
 
 from functions._kit.http import Port, Principal
 from functions._kit.policy import HttpPolicy
-from functions._kit.ports import Inference, KeyValue, ModelServer, Stream
 from functions._kit.rollout.changes import Rollouts
 from functions._kit.rollout.state import Target
-from functions.models.contracts import CapabilityName, Changed, ModelName, VersionNumber, changed
+from functions.models.contracts import (
+    ROLLOUTS,
+    CapabilityName,
+    Changed,
+    ModelName,
+    VersionNumber,
+    changed,
+)
 
 
 @post(
     ["/api/models/switch", "/api/v1/models/switch"],
     status_code=200,
     summary="Let another version serve a capability",
+    dependencies=ROLLOUTS,
     opt={"policy": HttpPolicy(scope="models:write")},
 )
 async def switch(
@@ -23,13 +30,9 @@ async def switch(
     model: ModelName,
     version: VersionNumber,
     principal: Port[Principal],
-    inference: Port[Inference],
-    model_server: Port[ModelServer],
-    values: Port[KeyValue],
-    stream: Port[Stream],
+    rollouts: Port[Rollouts],
 ) -> Changed:
     """Refused unless the version is loaded, warmed, and has passed its check."""
-    rollouts = Rollouts(values, inference, model_server, stream)
     target = Target(model=model, version=version)
     serving = await rollouts.switch(capability, target, why=f"by {principal.client_id}")
     return changed(capability, serving)
