@@ -30,7 +30,7 @@ FAST_POSTGRES = PostgresSettings(
 )
 
 
-OVER_FAKES = "tests/functions/"
+OVER_FAKES = ("tests/functions/", "tests/gpu/", "tests/perf/", "tests/scripts/")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -42,7 +42,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 class Apart(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """All that may ask for a server runs in one process, so that each server is there once.
 
-    The other has the tests of functions, over fakes, a file at a time.
+    The other has the tests over fakes, a file at a time.
     """
 
     def _split_scope(self, nodeid: str) -> str:
