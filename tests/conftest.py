@@ -30,7 +30,14 @@ FAST_POSTGRES = PostgresSettings(
 )
 
 
-OVER_FAKES = ("tests/functions/", "tests/gpu/", "tests/perf/", "tests/scripts/")
+WHOLE_SYSTEMS = (
+    "tests/embedded/",
+    "tests/gateway/",
+    "tests/live/",
+    "tests/monitoring/",
+    "tests/repo/",
+)
+"""Folders whose tests start whole systems, or servers of their own: one after the other."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -40,13 +47,13 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 class Apart(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """All that may ask for a server runs in one process, so that each server is there once.
+    """All that starts whole systems runs in one process, the rest beside it, a file at a time.
 
-    The other has the tests over fakes, a file at a time.
+    A process has each of the shared servers once, from the first test that asks for it.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0] if nodeid.startswith(OVER_FAKES) else "servers"
+        return "systems" if nodeid.startswith(WHOLE_SYSTEMS) else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
