@@ -206,7 +206,7 @@ async def test_the_models_pass_the_check_that_a_switch_demands(
     system: Nereid, capability: str, model: str
 ) -> None:
     switched = await asyncio.to_thread(system.command, "models", "switch", capability, model)
-    assert switched.stdout == f"{capability} is served by {model}\n", switched.stderr
+    assert switched.stdout == f"{capability} is served by {model} version 1\n", switched.stderr
     refused = await asyncio.to_thread(system.command, "models", "switch", "detect", model)
     assert f"{model} is a model for {capability}, not detect" in refused.stderr
 
