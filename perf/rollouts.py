@@ -268,13 +268,13 @@ async def cycles(options: argparse.Namespace) -> None:
             found: Counter[str] = Counter()
             for number in range(WARM_CYCLES):
                 await _cycle(models, repository, number, found)
-            before = {name: resident_mb(pid) for name, pid in parts.items()}
+            before = await _memory(parts, models)
             track = []
             for number in range(CYCLES):
                 await _cycle(models, repository, number, found)
                 if number % 10 == 9:
                     track.append(resident_mb(parts["triton"]))
-            after = {name: resident_mb(pid) for name, pid in parts.items()}
+            after = await _memory(parts, models)
             ready = [v for v in await models.triton.versions() if v.state == "ready"]
     say(
         "rollouts.cycles",
@@ -289,6 +289,18 @@ async def cycles(options: argparse.Namespace) -> None:
         runs=options.runs,
         limit="growth < 5%",
     )
+
+
+async def _memory(parts: dict[str, int], models: ModelPorts) -> dict[str, float]:
+    """Resident memory of each process, and what Triton and its backends take together (PSS)."""
+    async with asyncio.timeout(60):
+        while any(v.state == "unloading" for v in await models.triton.versions()):
+            await asyncio.sleep(0.1)
+    triton = psutil.Process(parts["triton"])
+    tree = [triton, *triton.children(recursive=True)]
+    shares = sum(process.memory_full_info().pss for process in tree)
+    own = {name: resident_mb(pid) for name, pid in parts.items()}
+    return own | {"triton_and_backends": round(shares / (1 << 20), 1)}
 
 
 async def _cycle(models: ModelPorts, repository: Path, number: int, found: Counter[str]) -> None:

@@ -188,6 +188,9 @@ def _environment(environment: Path, packages: Path) -> dict[str, str]:
         # The backend's stub takes its interpreter from the first python3 on PATH.
         "PATH": f"{environment / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "LD_LIBRARY_PATH": ":".join(str(path) for path in libraries),
+        # Models come and go for months: what glibc would keep of their bytes, it gives back.
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
