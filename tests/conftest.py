@@ -34,10 +34,11 @@ WHOLE_SYSTEMS = (
     "tests/embedded/",
     "tests/gateway/",
     "tests/live/",
+    "tests/models/",
     "tests/monitoring/",
     "tests/repo/",
 )
-"""Folders whose tests start whole systems, or servers of their own: one after the other."""
+"""Folders whose tests start whole systems, or ask much of Triton: one after the other."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

@@ -208,7 +208,7 @@ async def test_the_models_pass_the_check_that_a_switch_demands(
     switched = await asyncio.to_thread(system.command, "models", "switch", capability, model)
     assert switched.stdout == f"{capability} is served by {model} version 1\n", switched.stderr
     refused = await asyncio.to_thread(system.command, "models", "switch", "detect", model)
-    assert f"{model} is a model for {capability}, not detect" in refused.stderr
+    assert f"it is a model for {capability}, not detect" in refused.stderr
 
 
 async def test_many_users_at_once_each_get_their_own_words(api: Api) -> None:
