@@ -440,10 +440,14 @@ async def test_the_work_for_those_who_go_away_stops_and_the_others_have_theirs(
     leaving = [asyncio.create_task(served.hear(long_recording())) for _ in range(24)]
     staying = [asyncio.create_task(served.hear(piece)) for _ in range(2)]
     await served.hear(piece, priority=1)
+    had_theirs = sum(
+        task.done() for task in leaving
+    )  # before they left: a busy machine may be late
     for task in leaving:
         task.cancel()
     await asyncio.gather(*leaving, return_exceptions=True)
     for answer in await asyncio.gather(*staying):
         assert_same(answer, expected)
     written = await served.answered() - before - 3
-    assert written <= len(leaving) / 2, f"{written} were written down for nobody"
+    for_nobody = written - had_theirs
+    assert for_nobody <= (len(leaving) - had_theirs) / 2, f"{for_nobody} were written for nobody"
