@@ -30,6 +30,7 @@ from functions._kit.errors import (
 )
 from functions._kit.messages import new_id, now
 from functions._kit.ports import Inference, KeyValue, ModelServer, ServedModel
+from functions._kit.rollout.changes import is_loaded
 from functions._kit.rollout.state import (
     MODELS,
     Checked,
@@ -76,7 +77,7 @@ class Checker:
         """
         known = last_check(self.values, target)
         if known is not None and known.passed and known.sha256 == await self._content(target):
-            if await self._is_loaded(target):
+            if await is_loaded(self.server, target):
                 return
             if target.version in await self.repository.admitted(target.model):
                 await self.server.load(target.model)
@@ -233,12 +234,6 @@ class Checker:
             return await self.repository.verify(target.model, target.version)
         except Conflict:
             return None
-
-    async def _is_loaded(self, target: Target) -> bool:
-        return any(
-            (found.model, found.version, found.state) == (target.model, target.version, "ready")
-            for found in await self.server.versions()
-        )
 
 
 async def _timed(ask: Ask, model: ServedModel) -> float:

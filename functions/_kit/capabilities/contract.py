@@ -36,8 +36,6 @@ class Contract:
     """Holds it against the answers to a few requests. Raises `Unprocessable`."""
     compare: Callable[[ServedModel, Answer, ServedModel, Answer], float]
     """How far two models' answers to one request lie apart; 0 is not at all."""
-    measure: str
-    """What `compare` measures, for people."""
     max_difference: float
     """The mean of `compare` from which on a rollout goes back, unless its plan says otherwise."""
     alike: tuple[str, ...] = ()
@@ -49,7 +47,6 @@ CONTRACTS = {
         check=check_upscaler,
         probe=probe_upscaler,
         compare=compare_pictures,
-        measure="levels of 255, root of the mean square over a tile",
         max_difference=6.0,
         alike=("scale", "bits"),
     ),
@@ -57,7 +54,6 @@ CONTRACTS = {
         check=check_detector,
         probe=probe_detector,
         compare=compare_detections,
-        measure="share of the objects that only one of them sees",
         max_difference=0.25,
         alike=("longest_side", "multiple_of", "labels"),
     ),
@@ -65,7 +61,6 @@ CONTRACTS = {
         check=check_transcriber,
         probe=probe_transcriber,
         compare=compare_words,
-        measure="share of the words that differ",
         max_difference=0.15,
         alike=("language",),
     ),
@@ -73,7 +68,6 @@ CONTRACTS = {
         check=check_speech_detector,
         probe=probe_speech_detector,
         compare=compare_speech,
-        measure="mean difference of the probabilities",
         max_difference=0.05,
     ),
 }

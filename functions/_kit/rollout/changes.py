@@ -210,9 +210,8 @@ class Rollouts:
         return Target(model=model.name, version=model.version)
 
     async def _check_loaded(self, target: Target) -> None:
-        for found in await self.server.versions():
-            if (found.model, found.version, found.state) == (target.model, target.version, "ready"):
-                return
+        if await is_loaded(self.server, target):
+            return
         raise Conflict(
             "model_not_loaded",
             f"{target} is not loaded: run `nereid models check {target.model} {target.version}`,"
@@ -339,6 +338,14 @@ def check_plan(plan: Plan) -> None:
             "shadow and canary are both 0: give one of them a share, or switch at once",
             field="canary",
         )
+
+
+async def is_loaded(server: ModelServer, target: Target) -> bool:
+    """Whether the server has the version ready for requests."""
+    return any(
+        (found.model, found.version, found.state) == (target.model, target.version, "ready")
+        for found in await server.versions()
+    )
 
 
 def in_use(values: KeyValue, target: Target) -> str | None:
