@@ -93,7 +93,7 @@ async def test_without_credentials_that_hold_every_function_answers_401(
     claims = {"sub": "me", "aud": "nereid", "scope": "media:read media:write"}
     later, past = int(time.time()) + 600, int(time.time()) - 1
     good = jwt.encode(claims | {"exp": later}, secret, "HS256")
-    unsigned = jwt.encode(claims | {"exp": later}, None, "none")
+    unsigned = jwt.encode(claims | {"exp": later}, "", "none")
     cases: dict[str, dict[str, str]] = {
         "nothing": {},
         "expired": bearer(jwt.encode(claims | {"exp": past}, secret, "HS256")),
