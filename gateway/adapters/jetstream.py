@@ -107,7 +107,7 @@ async def connect(url: str, *, name: str) -> Client:
         log.warning("NATS: %r", error)
 
     connecting = nats.connect(
-        url.split(","),
+        url,
         name=name,
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.25,
