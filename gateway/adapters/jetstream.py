@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 import nats
@@ -27,15 +28,25 @@ from functions._kit.errors import QueueFull, Unavailable
 from functions._kit.ports import Receipt, Record
 from gateway.tracing import UNTRACED, Tracing
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
+ELECTION_S = 60.0
+"""A cluster that starts, or has lost its leader, is given so long to elect one."""
+PAUSE_S = 0.25
 PUBLISH_TIMEOUT_S = 5.0
 FOLLOW_HEARTBEAT_S = 2.0
 """A follower that misses two of these, or four at worst, asks for its consumer again."""
 HOUR_S = 3600.0
 FULL = {10077, 10047}
 """JetStream's error codes for a stream, or its store, at the limit."""
+
+IN_USE = 10058
+"""JetStream's error code for a stream that is there with other settings."""
+NO_PEERS, NO_CLUSTER = 10005, 10074
+"""Too few servers for so many replicas: as yet, or because there is no cluster at all."""
 
 UNREACHABLE = (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError)
 """What nats-py raises where the server is away, or does not do what it is asked."""
@@ -100,27 +111,47 @@ def _work_queue(name: str, max_messages: int, replicas: int) -> StreamConfig:
 async def connect(url: str, *, name: str) -> Client:
     """Connect for good: after the first success, a lost server is awaited for ever.
 
-    Raises `Unavailable` where there is no first success within `CONNECT_TIMEOUT_S`.
+    `url` may name several servers, with commas in between. Raises `Unavailable` where there is no
+    first success within `CONNECT_TIMEOUT_S`.
     """
 
     async def on_error(error: Exception) -> None:
         log.warning("NATS: %r", error)
 
+    servers, credentials = servers_of(url)
     connecting = nats.connect(
-        url,
+        servers,
         name=name,
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.25,
-        ping_interval=5,
+        ping_interval=2,
         max_outstanding_pings=2,
         error_cb=on_error,
         allow_reconnect=True,
+        **credentials,
     )
     try:
         # nats-py applies "for ever" to the first attempt as well
         return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
     except UNREACHABLE as error:
         raise Unavailable("queue", f"NATS cannot be reached: {error!r}") from error
+
+
+def servers_of(url: str) -> tuple[list[str], dict[str, str]]:
+    """The addresses in `url`, and the credentials, as nats-py takes them.
+
+    Credentials stand apart, since servers that the cluster tells of later come without.
+    """
+    addresses: list[str] = []
+    credentials: dict[str, str] = {}
+    for part in filter(None, map(str.strip, url.split(","))):
+        scheme, slashes, rest = part.rpartition("://")
+        user, _, address = rest.rpartition("@")
+        addresses.append(f"{scheme}{slashes}{address}")
+        name, colon, password = user.partition(":")
+        if user:
+            credentials = {"user": name, "password": password} if colon else {"token": name}
+    return addresses, credentials
 
 
 async def ensure_streams(client: Client, limits: StreamLimits) -> None:
@@ -130,12 +161,46 @@ async def ensure_streams(client: Client, limits: StreamLimits) -> None:
 
 
 async def ensure_stream(client: Client, config: StreamConfig) -> None:
-    """Create one stream, or bring it up to date; safe from several processes at once."""
+    """Create one stream, or bring it up to date; safe from several processes at once.
+
+    Raises `Unavailable` as `patiently` does.
+    """
     js = client.jetstream()
-    try:
-        await js.add_stream(config)
-    except nats.js.errors.BadRequestError:
-        await js.update_stream(config)
+
+    async def ensure() -> None:
+        try:
+            await js.add_stream(config)
+        except nats.js.errors.BadRequestError as error:
+            if error.err_code != IN_USE:
+                raise
+            await js.update_stream(config)
+
+    await patiently(ensure)
+
+
+async def patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Do `work`, which may be repeated, again and again while a cluster elects its leaders.
+
+    Raises `Unavailable` after `ELECTION_S`, and at once where JetStream says that it never will.
+    """
+    deadline = asyncio.get_running_loop().time() + ELECTION_S
+    while True:
+        try:
+            return await work()
+        except UNREACHABLE as error:
+            if _is_final(error) or asyncio.get_running_loop().time() > deadline:
+                why = str(error) or repr(error)
+                raise Unavailable("queue", f"JetStream refuses: {why}") from error
+            log.info("JetStream is asked again: %r", error)
+        await asyncio.sleep(PAUSE_S)
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether JetStream, with all its leaders, would say the same."""
+    if not isinstance(error, nats.js.errors.APIError):
+        return False
+    ours = 400 <= (error.code or 0) < 500 and error.err_code != NO_PEERS
+    return ours or error.err_code == NO_CLUSTER
 
 
 def check_connected(client: Client) -> None:
