@@ -60,7 +60,7 @@ async def start(folder: DataFolder, settings: NatsSettings | None = None) -> Run
             keep_fds=(folder.lock_fd,),
         )
     )
-    await process.start(lambda: _answers(port, password))
+    await process.start(lambda: answers(port, password))
     return RunningNats(
         url=f"nats://{USER}:{password}@127.0.0.1:{port}",
         monitor_url=f"http://127.0.0.1:{monitor}" if monitor else "",
@@ -68,7 +68,7 @@ async def start(folder: DataFolder, settings: NatsSettings | None = None) -> Run
     )
 
 
-async def _answers(port: int, password: str) -> bool:
+async def answers(port: int, password: str) -> bool:
     """Log in and exchange PING and PONG, as NATS's protocol documentation describes."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

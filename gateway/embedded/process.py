@@ -66,6 +66,11 @@ class Process:
             raise RuntimeError(f"{self.command.name} was not started")
         return self._child.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and has ended."""
+        return self._exited.is_set()
+
     async def start(self, probe: Probe) -> None:
         """Start the command and return once `probe` says that it answers.
 
