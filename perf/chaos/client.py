@@ -53,7 +53,7 @@ class Api:
         body: Callable[[], Any] | None = None,
         **request: Any,
     ) -> Answered:
-        """Ask until an answer is `good`. Raises `GivenUpError` late, or when it is our own fault."""
+        """Ask until an answer is `good`. Raises `GivenUpError`, late or for our own fault."""
         while time.monotonic() < self.deadline:
             answer = await self.once(method, path, body=body, **request)
             if answer is None:

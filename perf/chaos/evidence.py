@@ -22,6 +22,8 @@ from nats.aio.client import Client
 
 AT_ONCE = 8
 PAGE = 200
+WORK = ("JOBS", "FRAMES", "SPARE")
+"""Streams that are empty when all work is done."""
 TASKS = "/api/v1/media/processingTasks"
 
 
@@ -202,7 +204,7 @@ async def _facts(queue: Client) -> Counter[str]:
 async def waiting(queue: Client) -> dict[str, int]:
     """Messages that the work queues hold, those in hand included."""
     js = queue.jetstream(timeout=10.0)
-    return {name: (await js.stream_info(name)).state.messages for name in ("JOBS", "FRAMES")}
+    return {name: (await js.stream_info(name)).state.messages for name in WORK}
 
 
 def _letter(data: bytes) -> str:

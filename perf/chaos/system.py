@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from chaos.cluster import Cluster, started_cluster
+from chaos.cluster import Queue, running_queue
 from chaos.door import Door, door_to
 from chaos.plan import GATEWAYS, QUEUES, TRITONS, WORKERS
 from chaos.proxy import Proxy, proxy_to
@@ -110,7 +110,7 @@ class System:
     parts: dict[str, Part]
     proxies: dict[str, Proxy]
     doors: dict[str, Door]
-    queue: Cluster
+    queue: Queue
     gateways: tuple[str, ...]
     """Their URLs."""
     worker_metrics: Mapping[str, str]
@@ -199,8 +199,8 @@ async def running(folder: Path) -> AsyncIterator[System]:
             parts[name] = Part(name, process, grace_s)
             stack.push_async_callback(process.stop)
 
-        queue = await stack.enter_async_context(started_cluster(data))
-        for name, process in queue.servers.items():
+        queue = await stack.enter_async_context(running_queue(folder / "nats"))
+        for name, process in queue.cluster.servers.items():
             keep(name, process, 20.0)
         store = await embedded_s3.start(data, S3Settings())
         keep("s3", store.process)
