@@ -56,7 +56,8 @@ class Publisher:
         """Store the message; a receipt without a sequence tells that SPARE has it.
 
         Raises `QueueFull` where nothing is stored, and `Unavailable` where it is not known to be
-        stored after some seconds. A message without an id is sent once, where its answer may have been lost.
+        stored after some seconds. A message without an id is sent once, where its answer may have
+        been lost.
         """
         spared = self._clustered and subject.startswith(SPARED)
         if spared:
