@@ -13,6 +13,7 @@ import sys
 import tempfile
 import wave
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -54,7 +55,7 @@ async def endurance(options: argparse.Namespace) -> None:
         "minutes": options.minutes,
         "warm_up_minutes": round(options.minutes * WARM_UP_SHARE, 2),
         "status_queries_per_s": ASKED_PER_S,
-        "cores_busy": busy,
+        "cores": busy,
     }
     tell(sending, asking, memory, limits, facts)
     if not all(limit.met for limit in limits):
@@ -63,8 +64,8 @@ async def endurance(options: argparse.Namespace) -> None:
 
 async def measure(
     target: Target, sent: Path, seconds: float
-) -> tuple[generator.Report, probe.Report, Memory, float]:
-    """The load, the questions, memory, and how busy all cores were, on average."""
+) -> tuple[generator.Report, probe.Report, Memory, dict[str, Any]]:
+    """The load, the questions, memory, and who had the cores how long."""
     order = generator.Order(
         url=target.url,
         key=target.key,
@@ -87,10 +88,10 @@ async def measure(
         if asking not in finished:  # somebody else has failed
             (failed,) = finished
             failed.result()
-        busy = psutil.cpu_percent() / 100
         asked = await asking
         watching.cancel()  # what comes now is no load any more
-        return await sending, asked, memory, round(busy, 3)
+        busy = {"all_cores": round(psutil.cpu_percent() / 100, 3), "cpu_s": memory.cpu_seconds()}
+        return await sending, asked, memory, busy
 
 
 def judge(
@@ -133,10 +134,10 @@ def tell(
     asking: probe.Report,
     memory: Memory,
     limits: list[Limit],
-    facts: dict[str, object],
+    facts: dict[str, Any],
 ) -> None:
     """Rows, and the same as tables."""
-    warm_up_s = 60.0 * float(str(facts["warm_up_minutes"]))
+    warm_up_s = 60.0 * facts["warm_up_minutes"]
     answers = after(asking.answers, warm_up_s)
     minutes = by_minute((at - warm_up_s, seconds) for at, seconds in answers)
     say(

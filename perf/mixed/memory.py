@@ -33,6 +33,15 @@ class Memory:
             await asyncio.to_thread(self.look)
             await asyncio.sleep(EVERY_S)
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU time of each part so far, of the processes that live now and what they have reaped."""
+        used = Counter[str]()
+        for process in [self._root, *self._root.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used[part_of(process) or UNNAMED] += times.user + times.system
+        return {part: round(seconds, 1) for part, seconds in sorted(used.items())}
+
     def look(self) -> None:
         """One sample of each part."""
         at = time.monotonic() - self._began

@@ -6,6 +6,7 @@ it has little memory, opens few files, and dies with its parent.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -117,7 +118,15 @@ def confine(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
-    os.nice(NICE)
+    _give_way()
+
+
+def _give_way() -> None:
+    """In a session of its own: else its work would count against its parent's (sched(7))."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+        os.nice(NICE)
+        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 def main() -> None:
