@@ -80,6 +80,7 @@ def main() -> None:
     planned = plan(options.seed, options.minutes * 60, faults)
     print(f"seed {options.seed}: {faults} faults in {options.minutes:g} minutes", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="nereid-chaos-"))
+    say(f"all of it lies in {folder}")
     run = uvloop.run(one_run(planned, folder))
     violations = run.violations
     seen = counts(violations)
@@ -139,6 +140,7 @@ async def one_run(planned: Plan, folder: Path) -> Run:
         await quiet(watch, ledger, api, system)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+        api.deadline = time.monotonic() + QUIET_S
         told = await evidence.events(system.admin)
         bucket = folder / "servers" / "s3" / "nereid"
         found = await evidence.gather(api, ledger, media, bucket, told, system.admin)
