@@ -32,6 +32,7 @@ class Tokens:
     def __init__(self, secret: str, lifetime_s: int) -> None:
         self._secret = secret
         self.lifetime_s = lifetime_s
+        self._read: dict[str, tuple[float, Principal]] = {}
 
     def issue(self, client: Client) -> str:
         """See `TokenIssuer.issue`."""
@@ -48,9 +49,10 @@ class Tokens:
             algorithm=ALGORITHM,
         )
 
-    @staticmethod
-    def is_token(text: str) -> bool:
+    def is_token(self, text: str) -> bool:
         """Whether `text` has the form of a token, valid or not (RFC 7519); an API key has none."""
+        if text in self._read:
+            return True
         try:
             jwt.get_unverified_header(text)
         except jwt.InvalidTokenError:
@@ -58,7 +60,19 @@ class Tokens:
         return True
 
     def read(self, token: str) -> Principal:
-        """The principal of a valid token. Raises `Unauthenticated` (code `invalid_token`)."""
+        """The principal of a valid token. Raises `Unauthenticated` (code `invalid_token`).
+
+        A signature is checked once; until the token expires, it is known then.
+        """
+        expires, principal = self._read.get(token, (0.0, None))
+        if principal is None or expires <= time.time():
+            expires, principal = self._verified(token)
+            if len(self._read) >= MOST_REMEMBERED:
+                self._read.clear()
+            self._read[token] = expires, principal
+        return principal
+
+    def _verified(self, token: str) -> tuple[float, Principal]:
         try:
             claims = jwt.decode(
                 token,
@@ -67,7 +81,8 @@ class Tokens:
                 audience=AUDIENCE,
                 options={"require": ["sub", "exp", "aud"]},
             )
-            return Principal(claims["sub"], frozenset(str(claims.get("scope", "")).split()))
+            scopes = frozenset(str(claims.get("scope", "")).split())
+            return float(claims["exp"]), Principal(claims["sub"], scopes)
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated(
                 "token_expired", "the token has expired; get a new one"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -373,6 +374,40 @@ async def test_a_database_that_is_gone_is_unavailable(
         await store.record([event(task(), Status.QUEUED)])
         async with database_gone():
             await _is_unavailable(store)
+
+
+async def test_connections_that_the_server_ended_are_noticed_before_they_are_used(
+    database_url: str,
+) -> None:
+    async with open_database(database_url, max_connections=3) as database:
+        await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.2)") for _ in range(3)))
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin:
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
+            mine = [admin.info.backend_pid]
+            await admin.execute(f"SELECT pg_terminate_backend(pid) {others}", mine)
+            async with asyncio.timeout(60):
+                while await (await admin.execute(f"SELECT {others}", mine)).fetchone():
+                    await asyncio.sleep(0.01)
+        for _ in range(3):
+            assert await database.fetch("SELECT 1 AS one") == [{"one": 1}]
+
+
+async def test_a_transaction_is_kept_whole_or_not_at_all(database_url: str) -> None:
+    async with open_database(database_url) as database:
+        await database.fetch("CREATE TABLE kept (n int)")
+
+        async def fail_halfway() -> None:
+            async with database.transaction() as connection:
+                await connection.execute("INSERT INTO kept VALUES (1)")
+                raise RuntimeError("halfway")
+
+        with pytest.raises(RuntimeError, match="halfway"):
+            await fail_halfway()
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO kept VALUES (2)")
+            await connection.execute("INSERT INTO kept VALUES (3)")
+        found = await database.fetch("SELECT n FROM kept ORDER BY n")
+    assert [row["n"] for row in found] == [2, 3]
 
 
 async def test_processes_that_start_together_migrate_once(database_url: str) -> None:

@@ -97,7 +97,7 @@ class TaskTable:
         self, client_id: str, key: str, fingerprint: bytes, task_id: str
     ) -> tuple[bytes, str]:
         """See `TaskStore.claim`."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(
                 """INSERT INTO idempotency_keys AS k (client_id, key, fingerprint, task_id)
                    VALUES (%s, %s, %s, %s)
