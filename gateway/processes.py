@@ -117,7 +117,7 @@ def worker_of(
         functions,
         runtime.by_type(),
         runtime.stream,
-        runtime.probes,
+        {**runtime.probes, "queue": runtime.stream.whole},
         scratch=runtime.scratch,
         drain_s=settings.drain_s,
         answered={"triton": lambda: runtime.triton.answered},

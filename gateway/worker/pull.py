@@ -17,7 +17,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from functions._kit.consume import Consumer
 from functions.tasks.contracts import HIGH, LOW, NORMAL
-from gateway.adapters.jetstream import JetStream, patiently
+from gateway.adapters.jetstream import JetStream
+from gateway.adapters.reaching import patiently
 from gateway.worker.delivery import Delivery
 
 WEIGHTS = {HIGH: 6, NORMAL: 3, LOW: 1}
