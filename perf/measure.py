@@ -34,7 +34,7 @@ PARTS = {
     "s3": "rclone",
     "postgres": "postgres",
     "triton": "triton",
-    "converters": "gateway.adapters.converter",
+    "converters": "gateway.adapters.confined.sound_child",
 }
 """How the command line of each part is known."""
 SCOPES = frozenset({"media:write", "media:read", "frames:write", "alerts:read", "audio:write"})
