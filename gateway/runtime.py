@@ -22,13 +22,15 @@ from functions._kit.ports import (
     Limits,
     ModelServer,
     Objects,
+    PictureDecoder,
     Probes,
     Stream,
     Tally,
     TaskStore,
     TokenIssuer,
 )
-from gateway.adapters.converter import open_converter
+from gateway.adapters.confined.converter import open_converter
+from gateway.adapters.confined.pictures import open_pictures
 from gateway.adapters.deadletters import JetStreamDeadLetters
 from gateway.adapters.figures import open_figures
 from gateway.adapters.inference import TritonInference
@@ -64,6 +66,7 @@ class Runtime:
     dead_letters: DeadLetters
     tally: Tally
     converter: AudioConverter
+    pictures: PictureDecoder
     language_model: LanguageModel
     figures: Figures
     in_flight: InFlight
@@ -96,6 +99,7 @@ class Runtime:
             "values": self.values,
             "dead_letters": self.dead_letters,
             "converter": self.converter,
+            "pictures": self.pictures,
             "language_model": self.language_model,
             "figures": self.figures,
             "in_flight": self.in_flight,
@@ -120,6 +124,7 @@ class Runtime:
             DeadLetters: self.dead_letters,
             Tally: self.tally,
             AudioConverter: self.converter,
+            PictureDecoder: self.pictures,
             LanguageModel: self.language_model,
             Figures: self.figures,
             ClientStore: self.clients,
@@ -167,6 +172,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         inference = await stack.enter_async_context(observed(triton, values))
         tally = await stack.enter_async_context(open_tally(stream))
         converter = await stack.enter_async_context(_converter(settings))
+        pictures = await stack.enter_async_context(open_pictures(settings.picture_decoders))
         language_model = await stack.enter_async_context(_language_model(settings, values))
         figures = await stack.enter_async_context(open_figures(values, converter, name, role))
         in_flight = await stack.enter_async_context(open_in_flight(scratch))
@@ -186,6 +192,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             dead_letters=JetStreamDeadLetters(stream),
             tally=tally,
             converter=converter,
+            pictures=pictures,
             language_model=language_model,
             figures=figures,
             in_flight=in_flight,

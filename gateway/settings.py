@@ -83,6 +83,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_frame_bytes: Annotated[int, Meta(ge=1)] = 32 << 20
     """Largest file of a camera's frame."""
 
+    picture_decoders: Annotated[int, Meta(ge=2, le=256)] | None = None
+    """Processes that decode pictures; as many as there are cores and two at least, unless set."""
+
     audio_converter_workers: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Processes that convert sound; as many as there are cores, unless set."""
     max_concurrent_audio_conversions: Annotated[int, Meta(ge=1, le=256)] | None = None

@@ -40,7 +40,7 @@ PARTS = {
     "s3": "rclone",
     "postgres": "postgres",
     "triton": "triton",
-    "converters": "gateway.adapters.converter",
+    "converters": "gateway.adapters.confined.sound_child",
 }
 """How the command line of each part is known."""
 _KEPT: ContextVar[Path | None] = ContextVar("kept", default=None)
