@@ -20,6 +20,7 @@ from conversions import conversions
 from photos import memory, prompt, upscale
 from recording import recording
 from rollouts import cycles, rollouts
+from start import start
 from tuning.compare import tune
 
 BENCHMARKS = {
@@ -35,6 +36,7 @@ BENCHMARKS = {
         conversions,
         rollouts,
         cycles,
+        start,
         tune,
     )
 }
