@@ -44,6 +44,7 @@ from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_dat
 from gateway.adapters.tally import open_tally
 from gateway.asgi import VERSION
 from gateway.auth import Authenticator, Tokens
+from gateway.first_models import still_loading
 from gateway.metrics.capacity import Capacity
 from gateway.metrics.process import ProcessMetrics
 from gateway.settings import Settings, SettingsError
@@ -76,6 +77,7 @@ class Runtime:
     tokens: Tokens
     authenticator: Authenticator
     scratch: Path
+    data: Path
 
     @property
     def probes(self) -> Mapping[str, Callable[[], Awaitable[bool]]]:
@@ -107,7 +109,9 @@ class Runtime:
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,
-            "probes": Probes(self.probes, lambda: reported(self.values)),
+            "probes": Probes(
+                self.probes, lambda: reported(self.values), lambda: still_loading(self.data)
+            ),
             "scratch": self.scratch,
         }
 
@@ -211,6 +215,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             tokens=tokens,
             authenticator=Authenticator(clients, tokens, secret),
             scratch=scratch,
+            data=settings.data,
         )
 
 

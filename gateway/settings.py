@@ -44,6 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     nats_url: str | None = None
     """nats://user:password@host:port; of a cluster several, with commas in between."""
+    nats_sync: Annotated[str, Meta(pattern=r"^(always|[1-9]\d*(ms|s|m))$")] = "1s"
+    """How often the embedded NATS has streams written through to the disk, as 500ms, 1s, 2m; or
+    `always`: before it says that it has a message. A power cut loses what came since."""
     stream_replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """Copies of each stream in a NATS cluster."""
     jobs_max_messages: Annotated[int, Meta(ge=1)] = 1_000_000

@@ -21,6 +21,7 @@ from benches.conversions import conversions
 from benches.photos import memory, prompt, upscale
 from benches.recording import recording
 from benches.rollouts import cycles, rollouts
+from benches.start import start
 from measure import keeping
 from tuning.compare import tune
 
@@ -37,6 +38,7 @@ BENCHMARKS = {
         conversions,
         rollouts,
         cycles,
+        start,
         tune,
     )
 }

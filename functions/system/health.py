@@ -13,6 +13,7 @@ from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Probes
 
 PROBE_TIMEOUT_S = 2.0
+Part = Literal["ok", "failing", "unreachable", "loading"]
 
 
 class Alive(Answer, frozen=True, kw_only=True):
@@ -25,9 +26,10 @@ class Readiness(Answer, frozen=True, kw_only=True):
     """Whether all is well, and each part's state."""
 
     status: Literal["ready", "not ready"]
-    parts: dict[str, Literal["ok", "failing", "unreachable"]]
+    parts: dict[str, Part]
+    """Each server, and `models` while `nereid up` has some to load."""
     reasons: dict[str, str]
-    """What workers say of a part that answers, and fails what they ask of it."""
+    """What workers say of a part that answers and fails what they ask of it; what is loading."""
 
 
 @get("/health/live", summary="Is the process alive", opt={"policy": HttpPolicy(scope=None)})
@@ -41,15 +43,16 @@ async def ready(probes: Port[Probes]) -> Response[Readiness]:
     """200, or 503 with the part that is not reachable, or fails whatever it is asked for."""
     names = list(probes.checks)
     states = await asyncio.gather(*(_probe(probes, name) for name in names))
-    reasons = dict(probes.sickness())
-    well = all(states) and not reasons
+    sick, loading = dict(probes.sickness()), dict(probes.loading())
+    well = all(states) and not sick and not loading
+    parts: dict[str, Part] = {
+        name: "unreachable" if not state else "failing" if name in sick else "ok"
+        for name, state in zip(names, states, strict=True)
+    }
     body = Readiness(
         status="ready" if well else "not ready",
-        parts={
-            name: "unreachable" if not state else "failing" if name in reasons else "ok"
-            for name, state in zip(names, states, strict=True)
-        },
-        reasons=reasons,
+        parts=parts | dict.fromkeys(loading, "loading"),
+        reasons=sick | loading,
     )
     return Response(body, status_code=200 if well else 503)
 

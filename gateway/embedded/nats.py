@@ -21,7 +21,7 @@ class NatsSettings:
 
     max_payload_bytes: int = 1 << 20
     monitor: bool = False
-    sync: str = "2m"
+    sync: str = "1s"
 
 
 @dataclass(frozen=True, slots=True)
