@@ -83,7 +83,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         supervising = asyncio.create_task(servers.supervise(lambda name, _: report(name, None)))
         try:
             async with _children(full, servers, report) as (gateway, worker):
-                yield System(f"http://{full.host}:{full.port}", full, gateway, worker, broken)
+                yield System(full.url, full, gateway, worker, broken)
         finally:
             supervising.cancel()
             await asyncio.gather(supervising, return_exceptions=True)
@@ -215,7 +215,7 @@ def _shared(settings: Settings, servers: EmbeddedServers) -> str:
     place = place_of(settings.model_repository)
     if isinstance(place, Path):
         told["model_repository"] = str(place.absolute())
-    told["gateway_metrics_url"] = f"http://{settings.host}:{settings.port}/metrics"
+    told["gateway_metrics_url"] = f"{settings.url}/metrics"
     told["worker_metrics_url"] = f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"
     if "triton" in servers.wanted:
         told["triton_metrics_url"] = servers.triton.metrics_url
@@ -241,7 +241,8 @@ async def _children(
     worker = _process("worker", "work", settings, servers)
 
     async def answers_http() -> bool:
-        return await http_status(settings.port, "/health/live") == OK
+        tls = settings.tls_certificate is not None
+        return await http_status(settings.port, "/health/live", tls=tls) == OK
 
     async def says_ready() -> bool:
         return any(line.startswith(READY) for line in worker.tail().splitlines())

@@ -25,6 +25,7 @@ from nats.js.api import (
 
 from functions._kit.errors import QueueFull, Unavailable
 from functions._kit.ports import Receipt, Record
+from gateway.tls import TlsFiles, client_context
 from gateway.tracing import UNTRACED, Tracing
 
 log = logging.getLogger(__name__)
@@ -97,10 +98,11 @@ def _work_queue(name: str, max_messages: int, replicas: int) -> StreamConfig:
     )
 
 
-async def connect(url: str, *, name: str) -> Client:
+async def connect(url: str, *, name: str, tls: TlsFiles | None = None) -> Client:
     """Connect for good: after the first success, a lost server is awaited for ever.
 
-    Raises `Unavailable` where there is no first success within `CONNECT_TIMEOUT_S`.
+    `tls` says whom to believe where `url` says tls://. Raises `Unavailable` where there is no
+    first success within `CONNECT_TIMEOUT_S`.
     """
 
     async def on_error(error: Exception) -> None:
@@ -115,6 +117,7 @@ async def connect(url: str, *, name: str) -> Client:
         max_outstanding_pings=2,
         error_cb=on_error,
         allow_reconnect=True,
+        tls=client_context(tls) if tls else None,
     )
     try:
         # nats-py applies "for ever" to the first attempt as well
