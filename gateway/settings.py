@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -240,6 +241,15 @@ def load(
         if name in shared and getattr(settings, name) == getattr(defaults, name)
     }
     return msgspec.structs.replace(settings, **unset)
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """The values that no log may hold, passwords in addresses among them."""
+    values = {name: value for name, value in msgspec.structs.asdict(settings).items() if value}
+    named = [str(v) for name, v in values.items() if name.endswith(("_secret", "_key", "_previous"))
+             and isinstance(v, str)]  # fmt: skip
+    urls = [urlsplit(str(values[name])).password for name in values if name.endswith("_url")]
+    return [*named, *filter(None, urls), *filter(None, [settings.otlp_headers])]
 
 
 def _given(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
