@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 MOST_KEYS = 100_000
 """Some 20 MB. Beyond, the key that has rested longest is forgotten, and may begin anew."""
+ROUNDING_S = 1e-6
 
 
 class Throttle:
@@ -36,8 +37,8 @@ class Throttle:
 
     def wait_s(self, key: str) -> float:
         """Seconds until `key` may take one more; 0 where it may now."""
-        owed_s = self._paid_at.get(key, 0.0) - self._clock()
-        return max(0.0, owed_s - self._patience_s)
+        wait_s = self._paid_at.get(key, 0.0) - self._clock() - self._patience_s
+        return wait_s if wait_s > ROUNDING_S else 0.0
 
     def take(self, key: str) -> float:
         """Take one and return 0, or take nothing and return the seconds until there is room."""
