@@ -11,6 +11,9 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from gateway.asgi import create_app
+from gateway.edge.origins import split
+from gateway.edge.protocol import BoundedProtocol
+from gateway.edge.rates import Rates
 from gateway.metrics.http import HttpMetrics
 from gateway.metrics.listener import listening
 from gateway.metrics.queues import Queues
@@ -43,6 +46,13 @@ async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                http=BoundedProtocol,
+                ws="none",
+                proxy_headers=settings.trusted_proxies is not None,
+                forwarded_allow_ips=split(settings.trusted_proxies),
+                ssl_certfile=settings.tls_certificate,
+                ssl_keyfile=settings.tls_key,
+                limit_concurrency=settings.max_connections,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_GRACE_S,
                 lifespan="on",
@@ -63,7 +73,13 @@ def gateway_app(settings: Settings, runtime: Runtime, only: Sequence[str] = ()) 
         [f for f in select(found, only) if f.routes],
         runtime.by_name(),
         runtime.authenticator,
-        token_requests_per_minute=settings.token_requests_per_minute,
+        rates=Rates(
+            requests_per_client=settings.requests_per_minute_per_client,
+            requests_per_address=settings.requests_per_minute_per_address,
+            tokens_per_address=settings.token_requests_per_minute,
+            wrong_secrets_per_hour=settings.wrong_secrets_per_hour,
+        ),
+        cors_origins=settings.cors_origins,
     )
     queues = Queues(runtime.stream, found)
     runtime.metrics.add(queues, queues.refresh)

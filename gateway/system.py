@@ -92,7 +92,7 @@ async def running_system(
         try:
             async with _children(full, servers, report) as (gateway, worker):
                 background.append(asyncio.create_task(models.keep()))
-                yield System(f"http://{full.host}:{full.port}", full, gateway, worker, models)
+                yield System(full.url, full, gateway, worker, models)
         finally:
             for task in background:
                 task.cancel()
@@ -252,7 +252,7 @@ def _shared(settings: Settings, servers: EmbeddedServers) -> str:
     place = place_of(settings.model_repository)
     if isinstance(place, Path):
         told["model_repository"] = str(place.absolute())
-    told["gateway_metrics_url"] = f"http://{settings.host}:{settings.port}/metrics"
+    told["gateway_metrics_url"] = f"{settings.url}/metrics"
     told["worker_metrics_url"] = f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"
     if "triton" in servers.wanted:
         told["triton_metrics_url"] = servers.triton.metrics_url
@@ -278,7 +278,8 @@ async def _children(
     worker = _process("worker", "work", settings, servers)
 
     async def answers_http() -> bool:
-        return await http_status(settings.port, "/health/live") == OK
+        tls = settings.tls_certificate is not None
+        return await http_status(settings.port, "/health/live", tls=tls) == OK
 
     async def says_ready() -> bool:
         return any(line.startswith(READY) for line in worker.tail().splitlines())

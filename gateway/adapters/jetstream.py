@@ -31,6 +31,7 @@ from gateway.adapters.reaching import (
     patiently,
     translated,
 )
+from gateway.tls import TlsFiles, client_context
 from gateway.tracing import UNTRACED, Tracing
 
 log = logging.getLogger(__name__)
@@ -107,11 +108,12 @@ def _work_queue(name: str, max_messages: int, replicas: int) -> StreamConfig:
     )
 
 
-async def connect(url: str, *, name: str) -> Client:
+async def connect(url: str, *, name: str, tls: TlsFiles | None = None) -> Client:
     """Connect for good: after the first success, a lost server is awaited for ever.
 
-    `url` may name several servers, with commas in between. Raises `Unavailable` where there is no
-    first success within `CONNECT_TIMEOUT_S`.
+    `url` may name several servers, with commas in between; `tls` says whom to believe where it
+    says tls://. Raises `Unavailable` where there is no first success within
+    `CONNECT_TIMEOUT_S`.
     """
 
     async def on_error(error: Exception) -> None:
@@ -128,6 +130,7 @@ async def connect(url: str, *, name: str) -> Client:
         error_cb=on_error,
         allow_reconnect=True,
         **credentials,
+        tls=client_context(tls) if tls else None,
     )
     try:
         # nats-py applies "for ever" to the first attempt as well

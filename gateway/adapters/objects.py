@@ -25,6 +25,7 @@ from yarl import URL
 
 from functions._kit.errors import NotFound, TooLarge, Unavailable
 from functions._kit.ports import ObjectInfo
+from gateway.tls import TlsFiles, client_context
 from gateway.tracing import UNTRACED, Tracing
 
 MOST_DELETED = 1000
@@ -48,6 +49,8 @@ class S3Address:
     bucket: str
     region: str = "us-east-1"
     public_endpoint: str | None = None
+    ca: Path | None = None
+    """The authorities to believe, where the endpoint says https:// and it is not the machine's."""
 
 
 class S3Objects:
@@ -230,9 +233,16 @@ async def open_objects(address: S3Address, tracing: Tracing = UNTRACED) -> Async
         response_checksum_validation="when_required",
     )
     async with (
-        session.client("s3", endpoint_url=address.endpoint, config=config) as client,
+        session.client(
+            "s3",
+            endpoint_url=address.endpoint,
+            config=config,
+            verify=str(address.ca) if address.ca else None,
+        ) as client,
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            connector=aiohttp.TCPConnector(
+                limit=CONNECTIONS, ssl=client_context(TlsFiles(ca=address.ca))
+            ),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
             ),
