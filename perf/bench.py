@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from benches.alerts import alerts, burst
 from benches.audio import audio
 from benches.conversions import conversions
+from benches.endurance import endurance
 from benches.photos import memory, prompt, upscale
+from benches.priority import priority
 from benches.recording import recording
 from benches.rollouts import cycles, rollouts
 from benches.start import start
@@ -39,6 +41,8 @@ BENCHMARKS = {
         rollouts,
         cycles,
         start,
+        endurance,
+        priority,
         tune,
     )
 }
@@ -51,6 +55,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="measurements of each row")
     parser.add_argument("--at-once", type=int, default=8, help="upscale: tasks at once")
     parser.add_argument("--frames", type=int, default=600, help="alerts: frames of one run")
+    parser.add_argument("--minutes", type=float, default=15, help="endurance: how long")
+    parser.add_argument("--waiting", type=int, default=5000, help="priority: tasks that wait")
     parser.add_argument("--peer-python", type=Path, help="Python with the extra `peers` installed")
     parser.add_argument("--keep", action="store_true", help="add rows to perf/results/WHAT.jsonl")
     options = parser.parse_args()

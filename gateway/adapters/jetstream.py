@@ -194,7 +194,11 @@ class JetStream:
         self._publisher = Publisher(client, clustered=clustered)
 
     async def publish(
-        self, subject: str, message: msgspec.Struct, *, message_id: str | None = None
+        self,
+        subject: str,
+        message: msgspec.Struct | msgspec.Raw,
+        *,
+        message_id: str | None = None,
     ) -> Receipt:
         """See `Stream.publish`."""
         return await self.publish_bytes(

@@ -23,7 +23,7 @@ from functions._kit.errors import Unavailable
 from gateway.adapters.background import end
 from gateway.adapters.jetstream import SPARE_STREAM, JetStream
 from gateway.adapters.publishing import SPARE
-from gateway.adapters.reaching import ASK_TIMEOUT_S, UNREACHABLE, patiently
+from gateway.adapters.reaching import UNREACHABLE, patiently, translated
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ WAIT_S = 5.0
 """A pull that nothing answers is asked again: its consumer's leader may have died with it."""
 PAUSE_S = 0.5
 APART_EVERY_S = 5.0
+ASK_S = 1.0
+"""What is asked while a leader changes is never answered."""
+STEP_DOWN = f"$JS.API.STREAM.LEADER.STEPDOWN.{SPARE_STREAM}"
 
 
 class Spare:
@@ -42,7 +45,7 @@ class Spare:
 
     def __init__(self, stream: JetStream) -> None:
         self._stream = stream
-        self._js: JetStreamContext = stream.client.jetstream(timeout=ASK_TIMEOUT_S)
+        self._js: JetStreamContext = stream.client.jetstream(timeout=ASK_S)
 
     async def ensure(self) -> None:
         """Make the durable consumer that all processes share. Raises `Unavailable`."""
@@ -74,23 +77,26 @@ class Spare:
         while True:
             try:
                 await self.part()
-            except (*UNREACHABLE, Unavailable) as error:
+            except Unavailable as error:
                 log.info("where SPARE is led is not known: %r", error)
             # not all processes at once
             await asyncio.sleep(APART_EVERY_S * random.uniform(0.5, 1.5))  # noqa: S311
 
     async def part(self) -> None:
-        """Hand SPARE to a server that leads fewer of the queues, where there is one."""
-        spare, *queues = [
-            (await self._js.stream_info(name)).cluster for name in (SPARE_STREAM, *QUEUES)
-        ]
-        better = _better(spare, Counter(c.leader for c in queues if c is not None))
-        if better is None:
-            return
-        log.info("SPARE is handed to %s", better)
-        ask = msgspec.json.encode({"placement": {"preferred": better}})
-        subject = f"$JS.API.STREAM.LEADER.STEPDOWN.{SPARE_STREAM}"
-        await self._stream.client.request(subject, ask, timeout=ASK_TIMEOUT_S)
+        """Hand SPARE to a server that leads fewer of the queues, where there is one.
+
+        Raises `Unavailable` where one of them has no leader to tell of it.
+        """
+        with translated():
+            spare, *queues = [
+                (await self._js.stream_info(name)).cluster for name in (SPARE_STREAM, *QUEUES)
+            ]
+            better = _better(spare, Counter(c.leader for c in queues if c is not None))
+            if better is None:
+                return
+            log.info("SPARE is handed to %s", better)
+            ask = msgspec.json.encode({"placement": {"preferred": better}})
+            await self._stream.client.request(STEP_DOWN, ask, timeout=ASK_S)
 
     async def _move_some(self, pulling: JetStreamContext.PullSubscription) -> None:
         try:

@@ -13,6 +13,8 @@ from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import Command, Process
 
 USER = "nereid"
+GARBAGE_PERCENT = "30"
+"""Go lets garbage grow to the size of what is in use, unless told; a third of that costs 5% CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ async def start(folder: DataFolder, settings: NatsSettings | None = None) -> Run
             name="nats",
             argv=[str(Path(sys.executable).with_name("nats-server")), "--config", str(path)],
             log=folder.log("nats"),
+            environment={"GOGC": GARBAGE_PERCENT},
             stop_signal=signal.SIGTERM,
             keep_fds=(folder.lock_fd,),
         )

@@ -142,10 +142,11 @@ async def upload(http: httpx.AsyncClient, photo: Path) -> str:
 
 
 async def process(
-    http: httpx.AsyncClient, path: str, enhance: dict[str, Any] | None = None
+    http: httpx.AsyncClient, path: str, enhance: dict[str, Any] | None = None, priority: int = 5
 ) -> dict[str, Any]:
     """From the POST until the events say that it is completed; return the task."""
     body: dict[str, Any] = {"file_path": path, "workflow": "nas-photo-processing"}
+    body |= {"priority": priority}
     body |= {"parameters": {"image_enhance": enhance}} if enhance else {}
     answer = await http.post("/api/v1/media:process", json=body)
     answer.raise_for_status()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from functions._kit.sound import convert
 from gateway.adapters.confined import child
-from gateway.adapters.confined.confine import limit_memory
+from gateway.adapters.confined.confine import give_way, limit_memory
 from gateway.adapters.confined.messages import AnyWork, Convert, Done
 
 MEMORY_BYTES = 384 << 20
 """What a conversion may take beyond what this process has when it starts; most take 20 MB."""
-NICE = 5
-"""Whoever answers HTTP comes first where cores are short."""
 
 
 def do(work: AnyWork, on_progress: Callable[[float], None]) -> Done:
@@ -33,7 +30,7 @@ def do(work: AnyWork, on_progress: Callable[[float], None]) -> Done:
 
 def main() -> None:
     """Until the parent has no more work."""
-    os.nice(NICE)
+    give_way()
     limit_memory(MEMORY_BYTES)
     child.run(do)
 
