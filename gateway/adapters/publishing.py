@@ -55,8 +55,9 @@ class Publisher:
     async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> Receipt:
         """Store the message; a receipt without a sequence tells that SPARE has it.
 
-        Raises `QueueFull`, and `Unavailable` where it is not known to be stored after some
-        seconds. A message without an id is sent once, where its answer may have been lost.
+        Raises `QueueFull` where nothing is stored, and `Unavailable` where it is not known to be
+        stored after some seconds. A message without an id is sent once, where its answer may have
+        been lost.
         """
         spared = self._clustered and subject.startswith(SPARED)
         if spared:
@@ -69,7 +70,11 @@ class Publisher:
         while True:
             try:
                 receipt = await self._try(message)
-            except QueueFull:
+            except QueueFull as error:
+                if message.lost or spare.lost:  # a full stream refuses what it has, too
+                    raise Unavailable(
+                        "queue", "whether the message is stored is not known"
+                    ) from error
                 raise
             except Unavailable:
                 failing_since = self._failing.setdefault(stream, began)
