@@ -19,6 +19,7 @@ from gateway.metrics.listener import listening
 from gateway.metrics.queues import Queues
 from gateway.metrics.sickness import WaitingWorkers
 from gateway.registry import Function, discover, select
+from gateway.room import room_of, with_room
 from gateway.runtime import Runtime, open_runtime
 from gateway.serving import Server
 from gateway.settings import Settings
@@ -84,7 +85,8 @@ def gateway_app(settings: Settings, runtime: Runtime, only: Sequence[str] = ()) 
     queues = Queues(runtime.stream, found)
     runtime.metrics.add(queues, queues.refresh)
     runtime.metrics.add(WaitingWorkers(runtime.values, runtime.probes))
-    return HttpMetrics(runtime.metrics.registry).around(app, runtime.tracing)
+    guarded = with_room(app, room_of(settings))
+    return HttpMetrics(runtime.metrics.registry).around(guarded, runtime.tracing)
 
 
 def settle() -> None:

@@ -145,6 +145,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     scratch: Path | None = None
     """Folder for files in work; DATA/scratch unless set."""
+    min_free_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    """What a disk of the data folder must have free; below, HTTP takes no work (503)."""
     drain_s: Annotated[float, Meta(ge=0)] = 20.0
     """How long a stopping worker finishes its jobs before it hands them back."""
 

@@ -30,6 +30,7 @@ from gateway.embedded import (
     TritonSettings,
 )
 from gateway.embedded.process import NICE, Command, Process, StartError, http_status
+from gateway.embedded.stuck import restart_when_stuck
 from gateway.first_models import FirstModels, ModelReport
 from gateway.models.folder import FolderFiles
 from gateway.models.layout import model_names, whole_versions
@@ -55,6 +56,8 @@ class System:
     """The settings with every address and secret filled in."""
     gateway: Process
     worker: Process
+    notices: tuple[str, ...]
+    """What its streams were found to have lost since the last run, a sentence each."""
     models: FirstModels
     """How far the first models are, which are loaded behind it."""
 
@@ -89,10 +92,16 @@ async def running_system(
         names = servers.triton.models if settings.triton_url is None else ()
         models = FirstModels(full, servers.folder, names, on_model)
         background = [asyncio.create_task(servers.supervise(*_watched(report, models)))]
+        notices: tuple[str, ...] = ()
+        if settings.nats_url is None:
+            notices = servers.nats.notices
+            background.append(asyncio.create_task(servers.nats.marks.keep()))
+            watching = restart_when_stuck(servers.nats.process, servers.folder.folder("nats"))
+            background.append(asyncio.create_task(watching))
         try:
             async with _children(full, servers, report) as (gateway, worker):
                 background.append(asyncio.create_task(models.keep()))
-                yield System(full.url, full, gateway, worker, models)
+                yield System(full.url, full, gateway, worker, notices, models)
         finally:
             for task in background:
                 task.cancel()

@@ -25,6 +25,8 @@ async def _up(settings: Settings) -> None:
     try:
         with ModelLines() as lines:
             async with running_system(settings, report, lines.show) as system:
+                for notice in system.notices:
+                    click.echo(f"nats      {notice}", err=True)
                 click.echo(f"ready {system.url}")
                 await asyncio.gather(_say_loaded(system, began), _say_no_clients(system.settings))
                 await asyncio.Event().wait()
