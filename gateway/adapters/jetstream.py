@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,6 +154,9 @@ def translated() -> Iterator[None]:
         raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
 
 
+_SUBJECT = re.compile(r"[^\s\x00-\x1f\x7f]+")
+
+
 class JetStream:
     """Durable publishing and reading. One for a process; `client` is shared with the worker."""
 
@@ -178,6 +182,7 @@ class JetStream:
         headers: dict[str, str] | None = None,
     ) -> Receipt:
         """`publish` for a message that is encoded already."""
+        check_subject(subject)
         check_connected(self.client)
         headers = dict(headers or {})
         if message_id is not None:
@@ -265,6 +270,13 @@ class JetStream:
         return True
 
 
+def check_subject(subject: str) -> None:
+    """Raise ValueError for a subject that would break the protocol's line."""
+    if not _SUBJECT.fullmatch(subject):
+        raise ValueError(f"{subject[:100]!r} is no subject: it holds spaces or control characters")
+
+
 def _stream_of(subject: str) -> str:
+    check_subject(subject)
     names = {"jobs": "JOBS", "frames": "FRAMES", "events": "EVENTS", "dead": "DEAD"}
     return names[subject.partition(".")[0]]
