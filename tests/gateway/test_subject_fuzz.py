@@ -62,9 +62,10 @@ from gateway.registry import Function, discover
 from gateway.worker import Worker
 from gateway.worker.pull import sources_of
 from tests.functions.conftest import LIMITS, SeeingInference
+from tests.fuzz.asked import MINUTES, seed, times
 from tests.gateway.messages import mistyped, unreadable
 
-MISTYPED = 24
+MISTYPED = times(24, 60)
 """Messages a subject in which one field is wrong."""
 STREAMS = ("JOBS", "FRAMES", "EVENTS")
 
@@ -97,7 +98,7 @@ class House:
     async def dealt_with(self) -> None:
         """Wait until nothing waits and nothing is in hand."""
         js = self.stream.client.jetstream()
-        async with asyncio.timeout(240):
+        async with asyncio.timeout(240 + MINUTES * 60):
             for name, consumer in self.consumers:
                 for source in sources_of(consumer, name):
                     while True:
@@ -212,7 +213,10 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         await working
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300 + MINUTES * 120),
+]
 
 
 def faults_of_the_worker(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -225,7 +229,7 @@ async def test_what_cannot_be_read_is_put_away_with_its_reason(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent: Counter[str] = Counter()
-    rng = random.Random(11)
+    rng = random.Random(seed(11))
     before = await house.last_letter()
     for subject, consumer in house.subjects():
         for data in unreadable(consumer.message_type, rng):
@@ -244,7 +248,7 @@ async def test_what_is_mistyped_ends_and_harms_nobody(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    rng = random.Random(12)
+    rng = random.Random(seed(12))
     for subject, consumer in house.subjects():
         for data in mistyped(consumer.message_type, rng, MISTYPED):
             await house.send(subject, data)
