@@ -99,6 +99,12 @@ lint: (_install "dev")
     @'{{ venv }}/ruff' format --check
     @'{{ venv }}/mypy'
 
+# Hold the locked dependencies against known vulnerabilities, where that data can be reached
+[group('develop')]
+[no-exit-message]
+audit: (_install "dev")
+    @'{{ venv }}/python' scripts/audit.py
+
 # Put the code into its one format
 [group('develop')]
 [no-exit-message]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
@@ -22,7 +22,7 @@ from gateway.edge.headers import secure
 from gateway.edge.origins import cors
 from gateway.edge.rates import RateLimits, Rates
 from gateway.openapi import complete
-from gateway.policies import PolicyMiddleware
+from gateway.policies import DOCUMENTATION, PolicyMiddleware
 from gateway.problems import HANDLERS
 from gateway.registry import Function
 
@@ -69,6 +69,12 @@ def create_app(
             version=VERSION,
             description="Self-hosted media AI. Errors are application/problem+json (RFC 9457).",
             render_plugins=[PlainPage()],
+            openapi_router=Router(
+                "/schema",
+                route_handlers=[],
+                include_in_schema=False,
+                opt={"policy": DOCUMENTATION},
+            ),
             components=Components(
                 security_schemes={
                     "bearer": SecurityScheme(type="http", scheme="bearer"),

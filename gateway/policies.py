@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from litestar.datastructures import Headers
-from litestar.enums import ScopeType
+from litestar.enums import HttpMethod, ScopeType
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, RouteHandlerType, Scope, Send
 
 from functions._kit.errors import Forbidden, TooManyRequests, Unavailable
 from functions._kit.http import caller_of
@@ -33,7 +33,7 @@ class PolicyMiddleware(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Raises `Unauthenticated`, `Forbidden`, `TooManyRequests`, or `Unavailable`."""
         handler = scope["route_handler"]
-        policy = handler.opt.get("policy", DOCUMENTATION)
+        policy = _policy_of(handler, scope)
         address = caller_of(scope)
         self._limits.of_address(address, token=bool(handler.opt.get("rate_limited")))
         if policy.scope is not None:
@@ -58,6 +58,16 @@ class PolicyMiddleware(ASGIMiddleware):
             ) from error
         finally:
             self._running[name] -= 1
+
+
+def _policy_of(handler: RouteHandlerType, scope: Scope) -> HttpPolicy:
+    """What has no policy is for nobody, but for the answers to OPTIONS, which Litestar adds."""
+    policy = handler.opt.get("policy")
+    if isinstance(policy, HttpPolicy):
+        return policy
+    if scope["type"] == ScopeType.HTTP and scope["method"] == HttpMethod.OPTIONS:
+        return DOCUMENTATION
+    raise Forbidden("no_policy", "this route has no policy, so nobody may use it")
 
 
 def _busy(policy: HttpPolicy) -> TooManyRequests | Unavailable:

@@ -39,32 +39,35 @@ async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
     async with open_runtime(settings, name="nereid-serve") as runtime:
         app = gateway_app(settings, runtime, only)
         settle()
-        server = Server(
-            uvicorn.Config(
-                app,
-                host=settings.host,
-                port=settings.port,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                http=BoundedProtocol,
-                ws="none",
-                proxy_headers=settings.trusted_proxies is not None,
-                forwarded_allow_ips=split(settings.trusted_proxies),
-                ssl_certfile=settings.tls_certificate,
-                ssl_keyfile=settings.tls_key,
-                limit_concurrency=settings.max_connections,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=STOP_GRACE_S,
-                lifespan="on",
-            )
-        )
+        server = Server(http_config(settings, app))
         with stopped_by_signals() as stop:
             stopping = asyncio.create_task(_stop(server, stop))
             try:
                 await server.serve()
             finally:
                 stopping.cancel()
+
+
+def http_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How a gateway listens: bounds, TLS, and whose word is taken for a caller's address."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=BoundedProtocol,
+        ws="none",
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=split(settings.trusted_proxies),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_GRACE_S,
+        lifespan="on",
+    )
 
 
 def gateway_app(settings: Settings, runtime: Runtime, only: Sequence[str] = ()) -> ASGIApp:

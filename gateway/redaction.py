@@ -12,7 +12,7 @@ SHORTEST = 8
 """Of a value that is masked wherever it stands; a shorter one would tear words apart."""
 PATTERNS = (
     # headers, however a library prints them: Authorization: Bearer x, 'x-api-key': 'y', b'...'
-    re.compile(r"(?i)((?:authorization|x-api-key|cookie)\b[b'\"]*\s*[:=,]\s*[b'\"]*"
+    re.compile(r"(?i)(\b(?:authorization|x-api-key|cookie)\b['\"]?\s*[:=,]\s*(?:b?['\"])?"
                r"(?:(?:bearer|basic)\s+)?)[^\s'\",;)}\]]+"),
     re.compile(r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}"),
     # passwords in addresses: nats://user:password@host

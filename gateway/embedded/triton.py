@@ -45,6 +45,8 @@ class TritonSettings:
     """Where an OTLP/HTTP collector takes traces; Triton adds its own spans to its callers'."""
     traces_headers: str = ""
     """name=value,name=value"""
+    arguments: tuple[str, ...] = ()
+    """Further ones of tritonserver."""
     deadline_s: float = 120.0
 
 
@@ -87,6 +89,7 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
                 *(f"--{name}-address=127.0.0.1" for name in ports),
                 *(f"--{name}-port={port}" for name, port in ports.items()),
                 *_tracing(settings.traces_url),
+                *settings.arguments,
                 "--exit-timeout-secs=5",
             ],
             log=folder.log("triton"),

@@ -14,7 +14,7 @@ import jwt
 import pytest
 from litestar.handlers import HTTPRouteHandler
 
-from functions._kit.errors import Unauthenticated
+from functions._kit.errors import Unauthenticated, Unavailable
 from functions._kit.messages import new_id
 from functions._kit.policy import SCOPES, HttpPolicy
 from functions._kit.ports import Client
@@ -265,6 +265,23 @@ async def test_sick_backends_refuse_and_do_not_let_in(
     answer = await alice.get("/api/v1/media/processingTasks")
     assert_problem(answer, 503, "database_unavailable")
     assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_what_a_server_of_ours_said_is_told_to_the_log_alone(
+    world: World,
+    alice: httpx.AsyncClient,
+    assert_problem: AssertProblem,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def away(task_id: str) -> None:
+        raise Unavailable("database", 'server at "10.1.2.3" refused user "u"') from OSError(task_id)
+
+    world.store.get = away  # type: ignore[method-assign]
+    answer = await alice.get(f"/api/v1/media/processingTasks/{new_id()}")
+    body = assert_problem(answer, 503, "database_unavailable")
+    assert "the database does not serve us" in body["detail"]
+    assert "10.1.2.3" not in answer.text
+    assert "10.1.2.3" in caplog.text
 
 
 async def test_an_error_of_ours_tells_nothing_of_itself(
