@@ -19,6 +19,7 @@ from benches.alerts import alerts, burst
 from benches.audio import audio
 from benches.conversions import conversions
 from benches.endurance import endurance
+from benches.leader import leader, lease
 from benches.photos import memory, prompt, upscale
 from benches.priority import priority
 from benches.recording import recording
@@ -42,6 +43,8 @@ BENCHMARKS = {
         cycles,
         start,
         endurance,
+        leader,
+        lease,
         priority,
         tune,
     )
