@@ -20,7 +20,7 @@ import httpx
 from benches.photos import make_photo, process, upload
 from loading.summary import percentile
 from measure import say, system, timed
-from mixed.figures import Limit, limits_table, spread_ms, table
+from mixed.figures import Limit, limits_table, none_of, spread_ms, table
 from nats.aio.client import Client
 
 from functions._kit.messages import now
@@ -172,7 +172,6 @@ class Bench:
     def judge(self, accepted: int, states: dict[str, int]) -> list[Limit]:
         """Every limit with what was measured."""
         ended = states.get("completed", 0) + states.get("cancelled", 0)
-        none = {"most": 0, "unit": "", "strictly": False}
         halted = sum(done == 0 for done in self.low_done)
         return [
             Limit(
@@ -182,8 +181,8 @@ class Bench:
                 unit="",
                 strictly=False,
             ),
-            Limit(what="rounds in which no low task was done", measured=halted, **none),
-            Limit(what="low tasks lost or failed", measured=accepted - ended, **none),
+            none_of("rounds in which no low task was done", halted),
+            none_of("low tasks lost or failed", accepted - ended),
         ]
 
 
