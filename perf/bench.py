@@ -23,6 +23,7 @@ from benches.photos import memory, prompt, upscale
 from benches.priority import priority
 from benches.recording import recording
 from benches.rollouts import cycles, rollouts
+from benches.status import status
 from measure import keeping
 from tuning.compare import tune
 
@@ -41,6 +42,7 @@ BENCHMARKS = {
         cycles,
         endurance,
         priority,
+        status,
         tune,
     )
 }
