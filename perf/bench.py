@@ -25,6 +25,7 @@ from benches.priority import priority
 from benches.recording import recording
 from benches.rollouts import cycles, rollouts
 from benches.start import start
+from benches.status import status
 from measure import keeping
 from tuning.compare import tune
 
@@ -46,6 +47,7 @@ BENCHMARKS = {
         leader,
         lease,
         priority,
+        status,
         tune,
     )
 }
