@@ -79,7 +79,10 @@ def main() -> None:
         faults = round(FAULTS_A_MINUTE * options.minutes)
     planned = plan(options.seed, options.minutes * 60, faults)
     print(f"seed {options.seed}: {faults} faults in {options.minutes:g} minutes", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="nereid-chaos-"))
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="nereid-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"all of it lies in {folder}")
+    conditions()  # of the machine before there is any load
     run = uvloop.run(one_run(planned, folder))
     violations = run.violations
     seen = counts(violations)
@@ -89,7 +92,7 @@ def main() -> None:
     for name, sentence in violations[:40]:
         print(f"{name}: {sentence}")
     print(report.line(run.ledger, run.done, seen), flush=True)
-    if options.keep or violations:
+    if options.folder or violations:
         print(f"logs: {folder}; again: just chaos {again(options, faults)}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
@@ -102,8 +105,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=3.0, help="of load and faults [3]")
     parser.add_argument("--seed", type=int, help="draws inputs and faults; a new one unless given")
     parser.add_argument("--faults", type=int, help=f"how many [{FAULTS_A_MINUTE:g} a minute]")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where the line of JSON goes")
-    parser.add_argument("--keep", action="store_true", help="keep logs and data of a good run, too")
+    parser.add_argument("--keep", action="store_true", help="add to perf/results/chaos.jsonl")
+    parser.add_argument("--json", type=Path, help="add the line of JSON to this file")
+    parser.add_argument("--folder", type=Path, help="where all of it lies, and stays")
     options = parser.parse_args()
     if options.seed is None:
         options.seed = time.time_ns() % 1_000_000
@@ -139,6 +143,7 @@ async def one_run(planned: Plan, folder: Path) -> Run:
         await quiet(watch, ledger, api, system)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+        api.deadline = time.monotonic() + QUIET_S
         told = await evidence.events(system.admin)
         bucket = folder / "servers" / "s3" / "nereid"
         found = await evidence.gather(api, ledger, media, bucket, told, system.admin)
@@ -198,16 +203,17 @@ async def unfinished(watch: Watch, ledger: Ledger, api: Api, system: System) -> 
 
 
 def keep(options: argparse.Namespace, run: Run, seen: dict[str, int]) -> None:
-    """Add the run's line of JSON."""
+    """Add the run's line of JSON where it is wanted."""
     figures: dict[str, Any] = (
         {"seed": options.seed, "minutes": options.minutes}
         | report.row(run.ledger, run.done, seen, run.processes, run.times, run.began)
         | conditions()
         | {"command": f"just chaos {' '.join(sys.argv[1:])}".strip()}
     )
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    with options.json.open("a") as file:
-        file.write(json.dumps(figures) + "\n")
+    for path in {options.json, RESULTS if options.keep else None} - {None}:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(figures) + "\n")
 
 
 def again(options: argparse.Namespace, faults: int) -> str:
