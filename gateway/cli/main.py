@@ -25,8 +25,13 @@ ONLY = click.option(
 )
 
 
-GROUPS = {"clients": "gateway.cli.clients", "models": "gateway.cli.models"}
-"""Commands of a module of the same name, read when one is asked for: `up` shall start at once."""
+GROUPS = {
+    "backup": "gateway.cli.backup",
+    "clients": "gateway.cli.clients",
+    "models": "gateway.cli.models",
+    "restore": "gateway.cli.restore",
+}
+"""Commands in a module of the same name, read when one is asked for: `up` shall start at once."""
 
 
 class Cli(click.Group):

@@ -168,6 +168,21 @@ class DataFolder:
         )
 
 
+def in_use(path: Path) -> bool:
+    """Whether somebody owns the data folder `path` now, or servers that it left behind do."""
+    try:
+        lock = os.open(path / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _alive(pid: int) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

