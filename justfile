@@ -118,6 +118,12 @@ bench *ARGS: (_install "dev" "triton") build-models
 load *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/python' perf/load.py "$@"
 
+# Break the whole system at random under load, and look what is lost (docs/chaos.md): just chaos --minutes 3 --seed 7
+[group('develop')]
+[no-exit-message]
+chaos *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/python' perf/chaos/run.py "$@"
+
 # Install NVIDIA's perf_analyzer, which `just perf` and `just tune` measure with
 [group('develop')]
 [no-exit-message]

@@ -40,6 +40,7 @@ class Tokens:
         self._secret = secret
         self._previous = previous
         self.lifetime_s = lifetime_s
+        self._read: dict[str, tuple[float, Claims]] = {}
 
     def issue(self, client: Client) -> str:
         """See `TokenIssuer.issue`."""
@@ -57,9 +58,10 @@ class Tokens:
             algorithm=ALGORITHM,
         )
 
-    @staticmethod
-    def is_token(text: str) -> bool:
+    def is_token(self, text: str) -> bool:
         """Whether `text` has the form of a token, valid or not (RFC 7519); an API key has none."""
+        if text in self._read:
+            return True
         try:
             jwt.get_unverified_header(text)
         except jwt.InvalidTokenError:
@@ -67,15 +69,28 @@ class Tokens:
         return True
 
     def read(self, token: str) -> Claims:
-        """What a valid token claims. Raises `Unauthenticated` (code `invalid_token`)."""
+        """What a valid token claims. Raises `Unauthenticated` (code `invalid_token`).
+
+        A signature is checked once; until the token expires, it is known then.
+        """
+        expires, claims = self._read.get(token, (0.0, None))
+        if claims is None or expires <= time.time():
+            expires, claims = self._verified(token)
+            if len(self._read) >= MOST_REMEMBERED:
+                self._read.clear()
+            self._read[token] = expires, claims
+        return claims
+
+    def _verified(self, token: str) -> tuple[float, Claims]:
         try:
             try:
-                claims = self._decoded(token, self._secret)
+                found = self._decoded(token, self._secret)
             except jwt.InvalidSignatureError:
                 if self._previous is None:
                     raise
-                claims = self._decoded(token, self._previous)
-            return Claims(claims["sub"], str(claims["row"]), frozenset(claims["scope"].split()))
+                found = self._decoded(token, self._previous)
+            scopes = frozenset(found["scope"].split())
+            return float(found["exp"]), Claims(found["sub"], str(found["row"]), scopes)
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated(
                 "token_expired", "the token has expired; get a new one"

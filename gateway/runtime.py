@@ -38,6 +38,7 @@ from gateway.adapters.keyvalue import ensure_buckets, open_key_values
 from gateway.adapters.language import open_language_model
 from gateway.adapters.objects import S3Address, open_objects
 from gateway.adapters.observed import observed
+from gateway.adapters.spare import open_spare
 from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_database
 from gateway.adapters.tally import open_tally
 from gateway.asgi import VERSION
@@ -149,7 +150,10 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         )
         await ensure_streams(client, limits)
         await ensure_buckets(client, settings.stream_replicas)
-        stream = JetStream(client, tracing)
+        clustered = settings.stream_replicas > 1
+        stream = JetStream(client, tracing, clustered=clustered)
+        if clustered:
+            await stack.enter_async_context(open_spare(stream))
         database = await stack.enter_async_context(
             open_database(required(settings, "database_url"))
         )

@@ -62,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Open connections to one gateway; beyond, HTTP answers 503."""
 
     nats_url: str | None = None
-    """nats://user:password@host:port, or tls://"""
+    """nats://user:password@host:port, or tls://; of a cluster several, with commas in between."""
     nats_ca: Path | None = None
     nats_certificate: Path | None = None
     nats_key: Path | None = None

@@ -25,7 +25,7 @@ from gateway.embedded import (
     S3Settings,
     TritonSettings,
 )
-from gateway.embedded.process import Command, Process, StartError, http_status
+from gateway.embedded.process import NICE, Command, Process, StartError, http_status
 from gateway.models.config import parse_config
 from gateway.models.opening import open_repository, repository_address
 from gateway.models.place import S3Place, place_of
@@ -279,6 +279,7 @@ def _process(name: str, command: str, settings: Settings, servers: EmbeddedServe
             environment=_environment(settings),
             keep_fds=(servers.folder.lock_fd,),
             grace_s=settings.drain_s + 10,
+            nice=NICE if name == "worker" else 0,
         )
     )
 

@@ -20,6 +20,8 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 PROBE_INTERVAL_S = 0.02
 TAIL_LINES = 12
 LOG_LIMIT_BYTES = 16 << 20
+NICE = 5
+"""Of what computes: a third of the share of what answers, where both want a core."""
 
 # Everything else of the caller's environment (PG*, RCLONE_*, AWS_*, ...) would change the servers.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
@@ -48,6 +50,8 @@ class Command:
     user: str = ""
     keep_fds: tuple[int, ...] = ()
     deadline_s: float = 30.0
+    nice: int = 0
+    """How far it gives way to others when cores are short (setpriority(2))."""
 
 
 class Process:
@@ -66,6 +70,11 @@ class Process:
         if self._child is None:
             raise RuntimeError(f"{self.command.name} was not started")
         return self._child.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and has ended."""
+        return self._exited.is_set()
 
     async def start(self, probe: Probe) -> None:
         """Start the command and return once `probe` says that it answers.
@@ -150,6 +159,8 @@ class Process:
                 start_new_session=True,
                 pass_fds=command.keep_fds,
             )
+        if command.nice:
+            _give_way(self._child.pid, command.nice)
         watch = os.pidfd_open(self._child.pid)
         asyncio.get_running_loop().add_reader(watch, self._reap, watch)
 
@@ -191,6 +202,14 @@ class Process:
     def _failed(self, what: str) -> StartError:
         name, log = self.command.name, self.command.log
         return StartError(name, f"{name} {what}. The end of its log, {log}:\n{self.tail()}")
+
+
+def _give_way(pid: int, nice: int) -> None:
+    """Its session may be scheduled as a group with a niceness of its own (sched(7), autogroup)."""
+    nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice)
+    with contextlib.suppress(OSError):  # it has died, or the system forbids it
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 async def http_status(port: int, path: str, *, tls: bool = False) -> int | None:

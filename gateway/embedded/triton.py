@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from gateway.embedded.folder import DataFolder
-from gateway.embedded.process import Command, Process, StartError, http_status
+from gateway.embedded.process import NICE, Command, Process, StartError, http_status
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
@@ -95,6 +95,7 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
             | {"OTEL_EXPORTER_OTLP_HEADERS": settings.traces_headers},
             keep_fds=(folder.lock_fd,),
             deadline_s=settings.deadline_s,
+            nice=NICE,
         )
     )
 

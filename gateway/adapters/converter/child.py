@@ -6,6 +6,7 @@ it has little memory, opens few files, and dies with its parent.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -34,6 +35,8 @@ MEMORY_BYTES = 384 << 20
 """What a conversion may take beyond what this process has when it starts; most take 20 MB."""
 FILE_BYTES = 16 << 30
 OPEN_FILES = 64
+NICE = 5
+"""Whoever answers HTTP comes first where cores are short."""
 PROGRESS_S = 60.0
 """Seconds of sound between two signs of life; the first comes when the file is opened."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -115,6 +118,15 @@ def confine(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    _give_way()
+
+
+def _give_way() -> None:
+    """In a session of its own: else its work would count against its parent's (sched(7))."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+        os.nice(NICE)
+        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 sys.path.append(str(CHECKOUT / "triton" / "backends" / "speech"))
 
 import onnxruntime

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import Any
 
 import pytest
-
-from tests.models.scripts import script
-
-PLAN = script("perf/load_plan.py")
-sys.modules["load_plan"] = PLAN  # where it is run by path, it lies beside the others
-SUMMARY = script("perf/load_summary.py")
+from loading import plan as PLAN  # noqa: N812 - many lines speak of it
+from loading import summary as SUMMARY  # noqa: N812
 
 
 @pytest.mark.parametrize("name", ["small", "medium", "large"])

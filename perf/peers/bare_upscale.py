@@ -11,7 +11,7 @@ import openvino
 import pyvips
 
 MODEL = (
-    Path(__file__).parents[1] / "model_repository" / "realesr-animevideov3-x2" / "1" / "model.onnx"
+    Path(__file__).parents[2] / "model_repository" / "realesr-animevideov3-x2" / "1" / "model.onnx"
 )
 
 

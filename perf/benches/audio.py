@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import imageio_ffmpeg
 import psutil
-from conversions import AT_ONCE, CLIENTS, all_by_ffmpeg
-from measure import Engine, part_of, ratio, row, say, system
-from voices import voices
+from benches.conversions import AT_ONCE, CLIENTS, all_by_ffmpeg
+from benches.voices import voices
+from measure import PEERS, Engine, part_of, ratio, row, say, system
 
 CLIP_S, MINUTE_S, LONG_S, SHORT_S = 10.0, 60.0, 300.0, 3.0
 LOOK_S = 1.0
@@ -33,7 +33,7 @@ async def audio(options: argparse.Namespace) -> None:
             for seconds in (CLIP_S, MINUTE_S, LONG_S)
         ]
         shorts = await asyncio.to_thread(voices, folder, SHORT_S, 10)
-        engine = Engine([sys.executable, str(Path(__file__).with_name("bare_transcribe.py")), name])
+        engine = Engine([sys.executable, str(PEERS / "bare_transcribe.py"), name])
         # each run converts anew: what was converted before must not count
         async with system(folder, audio_cache_lifetime_s=0) as (_, http):
             bench = Bench(http, folder, options.runs)

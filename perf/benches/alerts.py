@@ -21,6 +21,7 @@ import msgspec
 import nats
 import pyvips
 from measure import (
+    PEERS,
     Engine,
     cpu_seconds,
     forget_peak,
@@ -56,7 +57,7 @@ async def alerts(options: argparse.Namespace) -> None:
     """The bare engine and the whole path turn about; latencies at a steady rate; the main way."""
     with tempfile.TemporaryDirectory(prefix="nereid-bench-") as folder:
         files = make_frames(Path(folder))
-        engine = Engine([sys.executable, str(Path(__file__).with_name("bare_detect.py")), folder])
+        engine = Engine([sys.executable, str(PEERS / "bare_detect.py"), folder])
         async with _prepared(Path(folder), files) as bench:
             expected = await bench.look_at_each()
             rates: dict[str, list[float]] = {"rectangle": [], "square": [], "path": []}

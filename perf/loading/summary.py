@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from load_plan import BANDS, PIXELS, Order
+from loading.plan import BANDS, PIXELS, Order
 
 OK = "ok"
 PERCENTILES = (50, 95, 99)

@@ -15,7 +15,7 @@ from functions._kit.pictures import letterbox
 
 SIDE = 416
 MODEL = (
-    Path(__file__).parents[1] / "model_repository" / DEFAULT_MODELS["detect"] / "1" / "model.onnx"
+    Path(__file__).parents[2] / "model_repository" / DEFAULT_MODELS["detect"] / "1" / "model.onnx"
 )
 
 

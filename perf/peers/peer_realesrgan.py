@@ -27,7 +27,7 @@ import realesrgan
 from onnx import numpy_helper
 from realesrgan.archs.srvgg_arch import SRVGGNetCompact
 
-ONNX = Path(__file__).parents[1] / "model_repository/realesr-animevideov3-x4/1/model.onnx"
+ONNX = Path(__file__).parents[2] / "model_repository/realesr-animevideov3-x4/1/model.onnx"
 
 
 def network() -> SRVGGNetCompact:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
-from load_plan import Order
-from load_summary import OK, Outcome, Record, Sample
+from loading.plan import Order
+from loading.summary import OK, Outcome, Record, Sample
 from locust import HttpUser, task
 from locust.exception import StopUser
 from requests import Response

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import psutil
+from benches.voices import voices
 from measure import ratio, resident_mb, row, say
-from voices import voices
 
 from functions._kit.ports import SPEECH
 from gateway.adapters.converter import ProcessConverter, open_converter

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pyvips
-from measure import Engine, forget_peak, peak_mb, ratio, resident_mb, row, say, system, timed
+from measure import PEERS, Engine, forget_peak, peak_mb, ratio, resident_mb, row, say, system, timed
 
 from functions._kit.messages import new_id, now
 from functions.tasks.contracts import Status, Task, TaskEvent, final_id
@@ -30,12 +30,10 @@ async def upscale(options: argparse.Namespace) -> None:
     """A 1920 x 1080 photo by 2: the bare engine, the whole path, and Real-ESRGAN's own code."""
     with tempfile.TemporaryDirectory(prefix="nereid-bench-") as folder:
         photo = make_photo(Path(folder), 1920, 1080)
-        engine = Engine(
-            [sys.executable, str(Path(__file__).with_name("bare_upscale.py")), str(photo)]
-        )
+        engine = Engine([sys.executable, str(PEERS / "bare_upscale.py"), str(photo)])
         peer = None
         if options.peer_python is not None:
-            script = Path(__file__).with_name("peer_realesrgan.py")
+            script = PEERS / "peer_realesrgan.py"
             peer = Engine([str(options.peer_python), str(script), str(photo)])
         async with system(Path(folder)) as (running, http):
             path = await upload(http, photo)
@@ -144,10 +142,11 @@ async def upload(http: httpx.AsyncClient, photo: Path) -> str:
 
 
 async def process(
-    http: httpx.AsyncClient, path: str, enhance: dict[str, Any] | None = None
+    http: httpx.AsyncClient, path: str, enhance: dict[str, Any] | None = None, priority: int = 5
 ) -> dict[str, Any]:
     """From the POST until the events say that it is completed; return the task."""
     body: dict[str, Any] = {"file_path": path, "workflow": "nas-photo-processing"}
+    body |= {"priority": priority}
     body |= {"parameters": {"image_enhance": enhance}} if enhance else {}
     answer = await http.post("/api/v1/media:process", json=body)
     answer.raise_for_status()

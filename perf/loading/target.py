@@ -13,6 +13,7 @@ from pathlib import Path
 
 NEREID = str(Path(sys.executable).with_name("nereid"))
 STOP_S = 120
+CLIENT = "load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class Target:
 
     url: str
     key: str
+    secret: str = ""
+    """Of the same client, `CLIENT`, on a system of our own."""
+    pid: int = 0
+    """Of `nereid up`, there."""
 
 
 @contextmanager
@@ -37,10 +42,10 @@ def own_system(folder: Path) -> Iterator[Target]:
         line = up.stdout.readline() if up.stdout else ""
         if not line.startswith("ready "):
             raise RuntimeError(f"nereid up: {log.read_text()[-2000:]}")
-        key = secrets.token_urlsafe(24)
-        add = ["clients", "add", "load", "--api-key", key, "--data", data]
+        key, secret = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        add = ["clients", "add", CLIENT, "--api-key", key, "--secret", secret, "--data", data]
         subprocess.run([NEREID, *add], check=True, stdout=subprocess.DEVNULL)
-        yield Target(line.split()[1], key)
+        yield Target(line.split()[1], key, secret, up.pid)
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(STOP_S)

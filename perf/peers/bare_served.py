@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # run by path, and its parts lie beside it
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run by path, with its parts beside its folder
 
 import numpy as np
 import openvino  # type: ignore[import-untyped]
