@@ -112,8 +112,7 @@ async def connect(url: str, *, name: str, tls: TlsFiles | None = None) -> Client
     """Connect for good: after the first success, a lost server is awaited for ever.
 
     `url` may name several servers, with commas in between; `tls` says whom to believe where it
-    says tls://. Raises `Unavailable` where there is no first success within
-    `CONNECT_TIMEOUT_S`.
+    says tls://. Raises `Unavailable` where there is no first success within `CONNECT_TIMEOUT_S`.
     """
 
     async def on_error(error: Exception) -> None:

@@ -45,8 +45,31 @@ async def test_every_answer_keeps_browsers_from_misusing_it(
         assert answer.headers["cache-control"] in {"no-store", "no-cache"}, where
         assert answer.headers["cross-origin-resource-policy"] == "same-origin", where
         assert "server" not in answer.headers, where
+        assert "set-cookie" not in answer.headers, where
         assert "strict-transport-security" not in answer.headers, where
         assert "access-control-allow-origin" not in answer.headers, where
+
+
+async def test_no_cookie_and_no_query_signs_anybody_in(
+    world: World, nobody: httpx.AsyncClient
+) -> None:
+    """So no page of another origin can act for its reader: nothing is sent by itself."""
+    await world.add_key("alice", "a key of alice's", "media:read")
+    client = await world.clients.find("alice")
+    assert client is not None
+    shown = {"X-API-Key": "a key of alice's", "Authorization": world.tokens.issue(client)}
+    shown |= {"access_token": world.tokens.issue(client), "api_key": "a key of alice's"}
+    for name, value in shown.items():
+        assert (await nobody.get(TASKS, params={name: value})).status_code == 401
+        cookie = {"Cookie": f'{name}="{value}"'}
+        assert (await nobody.get(TASKS, headers=cookie)).status_code == 401
+
+
+async def test_trace_is_not_answered(nobody: httpx.AsyncClient) -> None:
+    for path in ("/", TASKS, "/health/live"):
+        answer = await nobody.request("TRACE", path, headers={"X-Secret": "echo"})
+        assert answer.status_code == 405
+        assert "echo" not in answer.text
 
 
 async def test_private_answers_are_stored_nowhere(world: World, alice: httpx.AsyncClient) -> None:
