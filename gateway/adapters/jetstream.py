@@ -36,6 +36,8 @@ from gateway.tracing import UNTRACED, Tracing
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
+PING_S = 1
+"""A server that stands still is left after three or four of these, before callers give up."""
 FOLLOW_HEARTBEAT_S = 2.0
 """A follower that misses two of these, or four at worst, asks for its consumer again."""
 PROBE_S = 2.0
@@ -123,7 +125,7 @@ async def connect(url: str, *, name: str) -> Client:
         name=name,
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.25,
-        ping_interval=2,
+        ping_interval=PING_S,
         max_outstanding_pings=2,
         error_cb=on_error,
         allow_reconnect=True,
