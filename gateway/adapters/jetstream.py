@@ -44,6 +44,10 @@ PROBE_S = 2.0
 HOUR_S = 3600.0
 SPARE_STREAM = SPARE.rstrip(".").upper()
 SPARE_MAX_MESSAGES = 100_000
+SPARE_WINDOW_S = 120.0
+"""Well within that of the queues: what SPARE takes for known must be known there, too."""
+WRITTEN = ("JOBS", "FRAMES", "EVENTS", "DEAD", "KV_cooldowns", "KV_quotas")
+"""What workers write to."""
 IN_USE = 10058
 """JetStream's error code for a stream that is there with other settings."""
 
@@ -63,6 +67,7 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
     In a cluster SPARE, too, which takes the place of a queue that has no leader.
     """
     spare = _work_queue(SPARE_STREAM, SPARE_MAX_MESSAGES, limits.replicas)
+    spare.duplicate_window = SPARE_WINDOW_S
     return [
         *([spare] if limits.replicas > 1 else []),
         _work_queue("JOBS", limits.jobs_max_messages, limits.replicas),
@@ -290,10 +295,10 @@ class JetStream:
         return any(await self._led("JOBS", SPARE_STREAM))
 
     async def whole(self) -> bool:
-        """Whether each of the streams can be written to: in a cluster, whether it is led."""
+        """Whether all that workers write to can be written to: in a cluster, whether it is led."""
         if not self._clustered:
             return await self.healthy()
-        return self.client.is_connected and all(await self._led("JOBS", "FRAMES", "EVENTS", "DEAD"))
+        return self.client.is_connected and all(await self._led(*WRITTEN))
 
     async def _led(self, *names: str) -> list[bool]:
         """Only a stream's leader answers for it."""
