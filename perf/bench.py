@@ -24,6 +24,8 @@ from benches.photos import memory, prompt, upscale
 from benches.priority import priority
 from benches.recording import recording
 from benches.rollouts import cycles, rollouts
+from benches.start import start
+from benches.status import status
 from measure import keeping
 from tuning.compare import tune
 
@@ -40,10 +42,12 @@ BENCHMARKS = {
         conversions,
         rollouts,
         cycles,
+        start,
         endurance,
         leader,
         lease,
         priority,
+        status,
         tune,
     )
 }

@@ -23,7 +23,7 @@ from nats.js.api import (
 
 from functions._kit.errors import Unavailable
 from functions._kit.ports import Receipt, Record
-from gateway.adapters.publishing import MESSAGE_ID, SPARE, Publisher, stream_of
+from gateway.adapters.publishing import MESSAGE_ID, SPARE, Publisher, check_subject, stream_of
 from gateway.adapters.reaching import (
     ASK_TIMEOUT_S,
     UNREACHABLE,
@@ -31,6 +31,7 @@ from gateway.adapters.reaching import (
     patiently,
     translated,
 )
+from gateway.tls import TlsFiles, client_context
 from gateway.tracing import UNTRACED, Tracing
 
 log = logging.getLogger(__name__)
@@ -114,11 +115,11 @@ def _work_queue(name: str, max_messages: int, replicas: int) -> StreamConfig:
     )
 
 
-async def connect(url: str, *, name: str) -> Client:
+async def connect(url: str, *, name: str, tls: TlsFiles | None = None) -> Client:
     """Connect for good: after the first success, a lost server is awaited for ever.
 
-    `url` may name several servers, with commas in between. Raises `Unavailable` where there is no
-    first success within `CONNECT_TIMEOUT_S`.
+    `url` may name several servers, with commas in between; `tls` says whom to believe where it
+    says tls://. Raises `Unavailable` where there is no first success within `CONNECT_TIMEOUT_S`.
     """
 
     async def on_error(error: Exception) -> None:
@@ -135,6 +136,7 @@ async def connect(url: str, *, name: str) -> Client:
         error_cb=on_error,
         allow_reconnect=True,
         **credentials,
+        tls=client_context(tls) if tls else None,
     )
     try:
         # nats-py applies "for ever" to the first attempt as well
@@ -218,6 +220,7 @@ class JetStream:
         headers: dict[str, str] | None = None,
     ) -> Receipt:
         """`publish` for a message that is encoded already."""
+        check_subject(subject)
         headers = dict(headers or {})
         if message_id is not None:
             headers[MESSAGE_ID] = message_id

@@ -88,7 +88,7 @@ async def nats_cluster(data: Path, *, size: int = 3) -> AsyncIterator[RunningClu
     await folder.open()
     async with AsyncExitStack() as stack:
         stack.callback(folder.close)
-        names = [f"nereid-{number}" for number in range(1, size + 1)]
+        names = [f"nats-{number}" for number in range(1, size + 1)]
         password = folder.secret("nats_password")
         ports = {name: folder.port(name) for name in names}
         routes = {name: folder.port(f"{name}_route") for name in names}
@@ -122,6 +122,8 @@ def _server(folder: DataFolder, name: str, port: int, routes: Mapping[str, int])
             "host": "127.0.0.1",
             "port": routes[name],
             "authorization": user,
+            # whoever comes knows all servers already, perhaps by other addresses than these
+            "no_advertise": True,
             "routes": [f"{address}:{other}" for other in routes.values()],
         },
     }

@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import nats.errors
 import pytest
 import pytest_asyncio
+from nats.js.api import PubAck
+from nats.js.errors import APIError
 
-from functions._kit.errors import Unavailable
+from functions._kit.errors import QueueFull, Unavailable
 from functions._kit.messages import Message, new_id
 from gateway.adapters.jetstream import (
     JetStream,
@@ -164,6 +168,32 @@ async def test_a_message_without_an_id_whose_answer_was_lost_is_not_sent_again(
     with pytest.raises(Unavailable):
         await stream.publish(subject, Fact(text="progress"))
     assert await stream.count(subject) == 1
+
+
+async def test_a_queue_that_is_full_by_our_own_lost_message_does_not_say_that_it_was_refused(
+    stream: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader of a cluster looks at the limits before it looks at message ids."""
+    js = stream._publisher._js
+    store = js.publish
+    published: list[str] = []
+
+    async def publish(subject: str, *args: Any, **named: Any) -> PubAck:
+        published.append(subject)
+        if len(published) == 1:
+            await store(subject, *args, **named)
+            raise nats.errors.TimeoutError
+        raise APIError(code=503, err_code=10077, description="maximum messages exceeded")
+
+    monkeypatch.setattr(js, "publish", publish)
+    subject = f"frames.{new_id()}"
+    with pytest.raises(Unavailable) as unknown:
+        await stream.publish(subject, Fact(text="frame"), message_id=new_id())
+    assert not isinstance(unknown.value, QueueFull)
+    assert published == [subject] * 2
+    assert await stream.count(subject) == 1
+    with pytest.raises(QueueFull):
+        await stream.publish(subject, Fact(text="another"), message_id=new_id())
 
 
 @pytest_asyncio.fixture
