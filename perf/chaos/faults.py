@@ -70,7 +70,10 @@ class Saboteur:
         if part is None:
             done.real, done.note = False, "nothing of the kind ran"
             return
-        await self._ways[fault.kind](fault, done)
+        try:
+            await self._ways[fault.kind](fault, done)
+        except (ProcessLookupError, IndexError):
+            done.real, done.note = False, "it ended by itself meanwhile"
 
     async def _part(self, fault: Fault) -> str | None:
         """What the fault hits; where that does not run by itself, another part of its kind."""
@@ -154,9 +157,9 @@ class Saboteur:
 
     async def _step_down(self, fault: Fault, done: Done) -> None:
         deadline = time.monotonic() + ALIVE_S
-        while not (done.real := await self.system.queue.step_down(fault.target)):
-            if time.monotonic() > deadline:
-                return
+        done.real = False
+        while not done.real and time.monotonic() < deadline:
+            done.real = await self.system.queue.step_down(fault.target)
             await asyncio.sleep(0.1)
 
     async def _cut(self, _: Fault, done: Done) -> None:
