@@ -21,6 +21,10 @@ ALIVE_S = 10.0
 """How long a fault waits for something of its kind to be there."""
 
 
+WAKING = {"halt", "halt the leader", "restart"}
+"""What is not done to a part that is halted: it could not end, or would wake too soon."""
+
+
 class Done(msgspec.Struct, kw_only=True):
     """A fault as it was done."""
 
@@ -43,6 +47,8 @@ class Saboteur:
     load: Load
     receiver: Receiver
     done: list[Done] = field(default_factory=list)
+    _still: set[str] = field(default_factory=set)
+    """Parts that are halted now."""
 
     async def do_all(self, faults: Sequence[Fault]) -> None:
         """Each at its time; returns when the last has ended."""
@@ -92,6 +98,8 @@ class Saboteur:
         part = self.system.parts.get(name)
         if part is None:
             return True
+        if name in self._still and kind in WAKING:
+            return False
         return part.running and (kind != "kill a child" or len(part.tree) > 1)
 
     @property
@@ -144,9 +152,11 @@ class Saboteur:
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.suspend()
+        self._still |= set(names)
         try:
             await asyncio.sleep(seconds)
         finally:
+            self._still -= set(names)
             for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.resume()
