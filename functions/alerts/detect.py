@@ -217,7 +217,11 @@ async def _cooled(
 
 
 async def _tell(alerts: tuple[Alert, ...], frame: Frame, stream: Stream) -> None:
-    """Publish the facts and the job that keeps their picture, or else the one that removes it."""
+    """Publish the facts, then the job that keeps their picture, or else the one that removes it.
+
+    The job ends with the frame's removal, after which nobody looks at it again: not before all
+    facts are told.
+    """
     if not alerts:
         await _discard(frame, stream)
         return
@@ -229,9 +233,9 @@ async def _tell(alerts: tuple[Alert, ...], frame: Frame, stream: Stream) -> None
         *(
             stream.publish(alert_subject(alert.camera_id), alert, message_id=alert.alert_id)
             for alert in alerts
-        ),
-        stream.publish(KEEP_SUBJECT, job, message_id=message_id),
+        )
     )
+    await stream.publish(KEEP_SUBJECT, job, message_id=message_id)
 
 
 async def _discard(frame: Frame, stream: Stream) -> bool:

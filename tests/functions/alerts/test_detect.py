@@ -264,15 +264,39 @@ async def test_a_frame_whose_last_word_was_lost_in_a_sick_queue_is_done_when_it_
 
         async def publish(self, subject: str, message: Any, *, message_id: str) -> None:
             await yard.stream.publish(subject, message, message_id=message_id)
-            raise Unavailable("queue", "the connection broke")
+            if subject.startswith("jobs."):
+                raise Unavailable("queue", "the connection broke")
 
     with pytest.raises(Unavailable):
         await yard.detect(frame, stream=Deaf())
-    await asyncio.sleep(0)  # what was published side by side
     await yard.work_off()
     assert frame.key not in yard.objects.contents
     await yard.detect(frame, attempt=1)
     assert len(yard.alerts()) == len(sees)
+
+
+async def test_a_picture_is_not_removed_before_its_facts_are_told(yard: Yard, jpeg: bytes) -> None:
+    """JOBS and EVENTS have leaders of their own, and one of them may be dead."""
+    yard.inference.sees = [(0, 0, 64, 48, 0.9, PERSON)]
+    frame = yard.frame(jpeg)
+
+    class Leaderless:
+        async def publish(self, subject: str, message: Any, *, message_id: str) -> None:
+            if subject.startswith("events."):
+                raise Unavailable("queue", "nobody leads EVENTS")
+            await yard.stream.publish(subject, message, message_id=message_id)
+
+    with pytest.raises(Unavailable):
+        await yard.detect(frame, stream=Leaderless())
+    await asyncio.sleep(0)  # what was published side by side
+    await yard.work_off()
+    await yard.detect(frame)
+    await yard.work_off()
+    (alert,) = yard.alerts()
+    assert frame.key not in yard.objects.contents
+    row = await yard.alert_store.get(alert.alert_id)
+    assert row is not None
+    assert yard.objects.contents[row.alert.image_key or ""] == jpeg
 
 
 async def test_a_frame_that_never_was_is_a_dead_letter_at_its_first_look(yard: Yard) -> None:
