@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 HEALTHY_FAILURES = 5
 """A job that finds its backend unavailable so often, while the probe finds it well, is at fault
 itself: its attempt counts."""
+LOSSES = 5
+"""So many deliveries beyond a job's attempts may end without a word: not each is a worker that it
+killed. Workers die of other things, and a new leader of a consumer may not know who works."""
 BACKENDS: dict[type, str] = {
     Inference: "triton",
     ModelServer: "triton",
@@ -188,9 +191,9 @@ class Handler:
 
     async def _attempt(self, delivery: Delivery, message: Any, infirmary: Infirmary) -> None:
         """Run the handler. A task's answer outlives a sick queue: only the telling is repeated."""
-        most = self.consumer.policy.attempts
-        if delivery.attempt > most:
-            raise RetryJob("worker_lost", f"{most} workers died or were lost with this job")
+        lost = delivery.attempt - 1
+        if lost >= self.consumer.policy.attempts + LOSSES:
+            raise RetryJob("worker_lost", f"{lost} workers died or were lost with this job")
         envelope = Envelope(delivery.subject, delivery.attempt, delivery.stored_at)
         if not self._is_task:
             await self._call(message, envelope)

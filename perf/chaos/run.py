@@ -49,7 +49,7 @@ WARM_UP = Rates(frame=8.0, photo=2.0, speech=1.0, conversion=1.0)
 LATE_S = 150.0
 """After the last fault, requests are given up."""
 QUIET_S = 300.0
-"""In which everything that was accepted must come to its end."""
+"""In which everything that was accepted must come to its end, unless it is said otherwise."""
 SETTLED_S = 4.0
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     say(f"all of it lies in {folder}")
     conditions()  # of the machine before there is any load
-    run = uvloop.run(one_run(planned, folder))
+    run = uvloop.run(one_run(planned, folder, options.quiet))
     violations = run.violations
     seen = counts(violations)
     (folder / "ledger.json").write_bytes(evidence.encoded(run.ledger))
@@ -105,6 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=3.0, help="of load and faults [3]")
     parser.add_argument("--seed", type=int, help="draws inputs and faults; a new one unless given")
     parser.add_argument("--faults", type=int, help=f"how many [{FAULTS_A_MINUTE:g} a minute]")
+    parser.add_argument("--quiet", type=float, default=QUIET_S, help="seconds to wait at the end")
     parser.add_argument("--keep", action="store_true", help="add to perf/results/chaos.jsonl")
     parser.add_argument("--json", type=Path, help="add the line of JSON to this file")
     parser.add_argument("--folder", type=Path, help="where all of it lies, and stays")
@@ -114,7 +115,7 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-async def one_run(planned: Plan, folder: Path) -> Run:
+async def one_run(planned: Plan, folder: Path, quiet_s: float) -> Run:
     """Start, warm up, break, wait, compare, stop."""
     media, ledger = read_media(), Ledger()
     async with AsyncExitStack() as stack:
@@ -128,7 +129,7 @@ async def one_run(planned: Plan, folder: Path) -> Run:
         watch = Watch(api, ledger, planned.seed)
         watching = asyncio.create_task(watch.run())
         await warm_up(load, planned)
-        await quiet(watch, ledger, api, system)
+        await quiet(watch, ledger, api, system, quiet_s)
         processes = Processes(before=await sizes(system, http))
         say("warm and measured")
         ledger.old_alerts = [alert["alert_id"] for alert in await evidence.all_alerts(api)]
@@ -143,7 +144,7 @@ async def one_run(planned: Plan, folder: Path) -> Run:
         api.deadline = float("inf")
         say("all is sent, and nothing is broken any more")
         await system.all_running(QUIET_S)
-        await quiet(watch, ledger, api, system)
+        await quiet(watch, ledger, api, system, quiet_s)
         for task in (watching, following):
             task.cancel()
         await asyncio.gather(watching, following, return_exceptions=True)
@@ -173,9 +174,9 @@ async def warm_up(load: Load, planned: Plan) -> None:
     load.api.deadline = float("inf")
 
 
-async def quiet(watch: Watch, ledger: Ledger, api: Api, system: System) -> bool:
-    """Return when nothing is left to be done, or `QUIET_S` have passed; whether it is quiet."""
-    deadline = time.monotonic() + QUIET_S
+async def quiet(watch: Watch, ledger: Ledger, api: Api, system: System, within_s: float) -> bool:
+    """Return when nothing is left to be done, or it is late; whether it is quiet."""
+    deadline = time.monotonic() + within_s
     api.deadline = deadline
     left: dict[str, int] = {}
     try:
@@ -184,9 +185,9 @@ async def quiet(watch: Watch, ledger: Ledger, api: Api, system: System) -> bool:
             if not left:
                 return True
             await asyncio.sleep(1.0)
-        say(f"not quiet after {QUIET_S:g} s: {left}")
+        say(f"not quiet after {within_s:g} s: {left}")
     except GivenUpError as error:
-        say(f"not quiet after {QUIET_S:g} s: nobody answers {error}")
+        say(f"not quiet after {within_s:g} s: nobody answers {error}")
     finally:
         api.deadline = float("inf")
     return False

@@ -36,7 +36,8 @@ from functions.tasks.contracts import (
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.registry import Function
 from gateway.worker import Worker, health
-from gateway.worker.handler import HEALTHY_FAILURES
+from gateway.worker.delivery import SPENT
+from gateway.worker.handler import HEALTHY_FAILURES, LOSSES
 
 
 def random_word() -> str:
@@ -366,6 +367,29 @@ async def test_the_job_of_a_worker_that_died_comes_again(house: House) -> None:
     async with house.working(function):
         final = (await house.events(job))[-1]
     assert final.result == {"attempt": 2}
+
+
+@pytest.mark.parametrize("lost", [2 + LOSSES - 1, 2 + LOSSES])
+async def test_a_job_outlives_some_lost_workers_and_is_given_up_when_it_loses_more(
+    house: House, lost: int
+) -> None:
+    async def handle(job: Job, run: Run) -> None:
+        pass
+
+    task = Task(task_id=new_id(), client_id="c", workflow="w", priority=5, created_at=now())
+    job = Job(task=task, steps=(Step(function=house.name, share=1.0),))
+    await house.stream.publish_bytes(
+        job_subject(house.name, 5), msgspec.json.encode(job), headers={SPENT: str(lost)}
+    )
+    async with house.working(house.function(handle, attempts=2)):
+        *_, final = await house.events(job)
+        await until_empty(house)
+    given_up = lost == 2 + LOSSES
+    assert final.status is (Status.FAILED if given_up else Status.COMPLETED)
+    if given_up:
+        assert final.error is not None
+        assert final.error.code == "worker_lost"
+        await house.first(f"dead.{house.name}")
 
 
 async def test_a_stopping_worker_finishes_what_it_has(house: House) -> None:
