@@ -54,7 +54,10 @@ class Objects(Protocol):
         ...
 
     async def presign(self, key: str, *, expires_s: int) -> str:
-        """A URL that reads the object without credentials for `expires_s` seconds."""
+        """A URL that reads the object without credentials for `expires_s` seconds.
+
+        Or a hundredth less, a minute at most: the same URL may be handed out again. Never longer.
+        """
         ...
 
     async def healthy(self) -> bool:
