@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,10 @@ from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+
+SHORTEST, LONGEST = 12, 256
+"""Characters of a secret that somebody has thought up; ours have 43."""
+CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 _hasher = PasswordHasher()
 GIVE_WAY = 10
@@ -30,6 +35,27 @@ _hashing = ThreadPoolExecutor(2, "argon2", initializer=_give_way)
 def new_secret() -> str:
     """256 random bits."""
     return secrets.token_urlsafe(32)
+
+
+def check_client_id(client_id: str) -> None:
+    """Raise ValueError for an id that could be taken for another path in the bucket or log."""
+    if not CLIENT_ID.fullmatch(client_id):
+        raise ValueError(
+            "a client id is 1 to 128 letters, digits, '.', '_', '@' and '-', and begins with a "
+            "letter or digit"
+        )
+
+
+def check_secret(secret: str, client_id: str) -> None:
+    """Raise ValueError for one that is too easy to guess, or that a header cannot carry."""
+    if not SHORTEST <= len(secret) <= LONGEST:
+        raise ValueError(
+            f"it must have {SHORTEST} to {LONGEST} characters; leave it out to get one"
+        )
+    if not (secret.isascii() and secret.isprintable()) or secret != secret.strip():
+        raise ValueError("it must be printable ASCII without spaces around it")
+    if len(set(secret)) < 5 or secret.lower() == client_id.lower():
+        raise ValueError("it must not be the client's id, nor a few characters over and over")
 
 
 def hash_secret(secret: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -69,6 +70,11 @@ class Process:
         if self._child is None:
             raise RuntimeError(f"{self.command.name} was not started")
         return self._child.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and has ended."""
+        return self._exited.is_set()
 
     async def start(self, probe: Probe) -> None:
         """Start the command and return once `probe` says that it answers.
@@ -206,10 +212,14 @@ def _give_way(pid: int, nice: int) -> None:
         Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
-async def http_status(port: int, path: str) -> int | None:
-    """The status of GET `path` on this machine's `port`, or None while nothing answers there."""
+async def http_status(port: int, path: str, *, tls: bool = False) -> int | None:
+    """The status of GET `path` on this machine's `port`, or None while nothing answers there.
+
+    With `tls` any certificate will do: it names the host that clients know, not loopback.
+    """
+    context = ssl._create_unverified_context() if tls else None  # noqa: SLF001, S323 - see above
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     except OSError:
         return None
     try:
