@@ -26,6 +26,13 @@ class Objects(Protocol):
         """The object's facts, or None where there is none."""
         ...
 
+    async def seen(self, key: str, *, within_s: float) -> ObjectInfo | None:
+        """As `head`, or what this process has seen of the object at most `within_s` ago.
+
+        That an object is absent is never remembered, nor what this process has changed since.
+        """
+        ...
+
     async def download(self, key: str, path: Path, *, limit_bytes: int | None = None) -> ObjectInfo:
         """Stream the object into the file `path`.
 
