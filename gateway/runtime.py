@@ -48,6 +48,9 @@ from gateway.settings import Settings, SettingsError
 from gateway.tracing import Tracing, open_tracing
 from gateway.worker.sickness import reported
 
+LOAD_PATIENCE_S = 20.0
+"""Less than any function's own limit: a job waits for a model without an attempt being spent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -82,7 +85,7 @@ class Runtime:
             "queue": self.stream.healthy,
             "s3": self.objects.healthy,
             "database": self.tasks.healthy,
-            "triton": self.triton.healthy,
+            "triton": self.triton.able,
         }
 
     def by_name(self) -> dict[str, Any]:
@@ -160,6 +163,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             TritonInference(
                 required(settings, "triton_url"),
                 infer_timeout_s=settings.inference_timeout_s,
+                load_patience_s=LOAD_PATIENCE_S,
                 tracing=tracing,
             )
         )
