@@ -67,6 +67,12 @@ gpu-configs *ARGS: (_install "main")
 test *ARGS: (_install "dev" "triton") build-models
     @if (( $# )); then exec '{{ venv }}/pytest' "$@"; else exec '{{ venv }}/pytest' -n 2; fi
 
+# Feed decoders, subjects and the API with bad data for so many minutes: just fuzz 10 --seed 3
+[group('develop')]
+[no-exit-message]
+fuzz *ARGS: (_install "dev")
+    @'{{ venv }}/python' scripts/fuzz.py "$@"
+
 # Install what `nereid models add` needs for .pth and .safetensors (PyTorch: several GB)
 [group('models')]
 [no-exit-message]
@@ -93,6 +99,12 @@ lint: (_install "dev")
     @'{{ venv }}/ruff' format --check
     @'{{ venv }}/mypy'
 
+# Hold the locked dependencies against known vulnerabilities, where that data can be reached
+[group('develop')]
+[no-exit-message]
+audit: (_install "dev")
+    @'{{ venv }}/python' scripts/audit.py
+
 # Put the code into its one format
 [group('develop')]
 [no-exit-message]
@@ -111,6 +123,12 @@ bench *ARGS: (_install "dev" "triton") build-models
 [no-exit-message]
 load *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/python' perf/load.py "$@"
+
+# Break the whole system at random under load, and look what is lost (docs/chaos.md): just chaos --minutes 3 --seed 7
+[group('develop')]
+[no-exit-message]
+chaos *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/python' perf/chaos/run.py "$@"
 
 # Install NVIDIA's perf_analyzer, which `just perf` and `just tune` measure with
 [group('develop')]

@@ -22,13 +22,16 @@ from functions._kit.ports import (
     Limits,
     ModelServer,
     Objects,
+    PictureDecoder,
     Probes,
     Stream,
     Tally,
     TaskStore,
     TokenIssuer,
 )
-from gateway.adapters.converter import open_converter
+from functions._kit.throttle import Throttle
+from gateway.adapters.confined.converter import open_converter
+from gateway.adapters.confined.pictures import open_pictures
 from gateway.adapters.deadletters import JetStreamDeadLetters
 from gateway.adapters.figures import open_figures
 from gateway.adapters.inference import TritonInference
@@ -37,6 +40,7 @@ from gateway.adapters.keyvalue import ensure_buckets, open_key_values
 from gateway.adapters.language import open_language_model
 from gateway.adapters.objects import S3Address, open_objects
 from gateway.adapters.observed import observed
+from gateway.adapters.spare import open_spare
 from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_database
 from gateway.adapters.tally import open_tally
 from gateway.asgi import VERSION
@@ -45,6 +49,7 @@ from gateway.first_models import still_loading
 from gateway.metrics.capacity import Capacity
 from gateway.metrics.process import ProcessMetrics
 from gateway.settings import Settings, SettingsError
+from gateway.tls import TlsFiles
 from gateway.tracing import Tracing, open_tracing
 from gateway.worker.sickness import reported
 
@@ -67,6 +72,7 @@ class Runtime:
     dead_letters: DeadLetters
     tally: Tally
     converter: AudioConverter
+    pictures: PictureDecoder
     language_model: LanguageModel
     figures: Figures
     in_flight: InFlight
@@ -100,6 +106,7 @@ class Runtime:
             "values": self.values,
             "dead_letters": self.dead_letters,
             "converter": self.converter,
+            "pictures": self.pictures,
             "language_model": self.language_model,
             "figures": self.figures,
             "in_flight": self.in_flight,
@@ -126,6 +133,7 @@ class Runtime:
             DeadLetters: self.dead_letters,
             Tally: self.tally,
             AudioConverter: self.converter,
+            PictureDecoder: self.pictures,
             LanguageModel: self.language_model,
             Figures: self.figures,
             ClientStore: self.clients,
@@ -140,12 +148,12 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
     role = name.removeprefix("nereid-")
     secret = required(settings, "token_secret")
     scratch = settings.scratch_dir.absolute()
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         tracing = await stack.enter_async_context(
             _tracing(settings, name)
         )  # hears all that follows
-        client = await connect(required(settings, "nats_url"), name=name)
+        client = await connect(required(settings, "nats_url"), name=name, tls=settings.nats_tls)
         stack.push_async_callback(client.close)
         limits = StreamLimits(
             replicas=settings.stream_replicas,
@@ -154,7 +162,10 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         )
         await ensure_streams(client, limits)
         await ensure_buckets(client, settings.stream_replicas)
-        stream = JetStream(client, tracing)
+        clustered = settings.stream_replicas > 1
+        stream = JetStream(client, tracing, clustered=clustered)
+        if clustered:
+            await stack.enter_async_context(open_spare(stream))
         database = await stack.enter_async_context(
             open_database(required(settings, "database_url"))
         )
@@ -165,19 +176,21 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
                 infer_timeout_s=settings.inference_timeout_s,
                 load_patience_s=LOAD_PATIENCE_S,
                 tracing=tracing,
+                tls=triton_tls(settings),
             )
         )
         values = await stack.enter_async_context(open_key_values(client))
         inference = await stack.enter_async_context(observed(triton, values))
         tally = await stack.enter_async_context(open_tally(stream))
         converter = await stack.enter_async_context(_converter(settings))
+        pictures = await stack.enter_async_context(open_pictures(settings.picture_decoders))
         language_model = await stack.enter_async_context(_language_model(settings, values))
         figures = await stack.enter_async_context(open_figures(values, converter, name, role))
         in_flight = await stack.enter_async_context(open_in_flight(scratch))
         metrics = ProcessMetrics(role, VERSION)
         metrics.add(Capacity(converter, language_model, figures))
         clients = ClientTable(database)
-        tokens = Tokens(secret, settings.token_lifetime_s)
+        tokens = Tokens(secret, settings.token_lifetime_s, settings.token_secret_previous)
         yield Runtime(
             stream=stream,
             objects=objects,
@@ -190,6 +203,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             dead_letters=JetStreamDeadLetters(stream),
             tally=tally,
             converter=converter,
+            pictures=pictures,
             language_model=language_model,
             figures=figures,
             in_flight=in_flight,
@@ -202,11 +216,18 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
                 audio_cache_lifetime_s=settings.audio_cache_lifetime_s,
                 allow_private_callbacks=settings.allow_private_callbacks,
                 webhook_secret=required(settings, "webhook_secret").encode(),
+                reserved_prefixes=settings.reserved_prefixes,
             ),
             metrics=metrics,
             tracing=tracing,
             tokens=tokens,
-            authenticator=Authenticator(clients, tokens, secret),
+            authenticator=Authenticator(
+                clients,
+                tokens,
+                secret,
+                settings.token_secret_previous,
+                failures=Throttle(settings.wrong_keys_per_minute, 60.0),
+            ),
             scratch=scratch,
             data=settings.data,
         )
@@ -255,7 +276,13 @@ def s3_address(settings: Settings) -> S3Address:
         bucket=settings.s3_bucket,
         region=settings.s3_region,
         public_endpoint=settings.s3_public_endpoint,
+        ca=settings.s3_ca,
     )
+
+
+def triton_tls(settings: Settings) -> TlsFiles | None:
+    """How to speak to Triton: None is without TLS."""
+    return settings.triton_files if settings.triton_tls or settings.triton_files else None
 
 
 def required(settings: Settings, name: str) -> str:

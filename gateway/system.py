@@ -29,7 +29,7 @@ from gateway.embedded import (
     S3Settings,
     TritonSettings,
 )
-from gateway.embedded.process import Command, Process, StartError, http_status
+from gateway.embedded.process import NICE, Command, Process, StartError, http_status
 from gateway.embedded.stuck import restart_when_stuck
 from gateway.first_models import FirstModels, ModelReport
 from gateway.models.folder import FolderFiles
@@ -101,8 +101,7 @@ async def running_system(
         try:
             async with _children(full, servers, report) as (gateway, worker):
                 background.append(asyncio.create_task(models.keep()))
-                url = f"http://{full.host}:{full.port}"
-                yield System(url, full, gateway, worker, notices, models)
+                yield System(full.url, full, gateway, worker, notices, models)
         finally:
             for task in background:
                 task.cancel()
@@ -262,7 +261,7 @@ def _shared(settings: Settings, servers: EmbeddedServers) -> str:
     place = place_of(settings.model_repository)
     if isinstance(place, Path):
         told["model_repository"] = str(place.absolute())
-    told["gateway_metrics_url"] = f"http://{settings.host}:{settings.port}/metrics"
+    told["gateway_metrics_url"] = f"{settings.url}/metrics"
     told["worker_metrics_url"] = f"http://{settings.metrics_host}:{settings.metrics_port}/metrics"
     if "triton" in servers.wanted:
         told["triton_metrics_url"] = servers.triton.metrics_url
@@ -288,7 +287,8 @@ async def _children(
     worker = _process("worker", "work", settings, servers)
 
     async def answers_http() -> bool:
-        return await http_status(settings.port, "/health/live") == OK
+        tls = settings.tls_certificate is not None
+        return await http_status(settings.port, "/health/live", tls=tls) == OK
 
     async def says_ready() -> bool:
         return any(line.startswith(READY) for line in worker.tail().splitlines())
@@ -325,6 +325,7 @@ def _process(name: str, command: str, settings: Settings, servers: EmbeddedServe
             environment=_environment(settings),
             keep_fds=(servers.folder.lock_fd,),
             grace_s=settings.drain_s + 10,
+            nice=NICE if name == "worker" else 0,
         )
     )
 

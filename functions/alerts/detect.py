@@ -13,9 +13,17 @@ from functions._kit.consume import Envelope, consume
 from functions._kit.errors import JobFailed, NotFound
 from functions._kit.keys import OWN_PREFIXES, object_key
 from functions._kit.messages import now
-from functions._kit.pictures import letterbox
 from functions._kit.policy import Policy
-from functions._kit.ports import Inference, KeyValue, Limits, ObjectInfo, Objects, Stream, Tally
+from functions._kit.ports import (
+    Inference,
+    KeyValue,
+    Limits,
+    ObjectInfo,
+    Objects,
+    PictureDecoder,
+    Stream,
+    Tally,
+)
 from functions.alerts._cameras import rules_of
 from functions.alerts._detector import Detection, Detector, detections, looking
 from functions.alerts._judge import Finding, take_cooldown, wanted
@@ -49,6 +57,7 @@ async def detect(
     frame: Frame,
     envelope: Envelope,
     objects: Objects,
+    pictures: PictureDecoder,
     inference: Inference,
     stream: Stream,
     values: KeyValue,
@@ -78,7 +87,7 @@ async def detect(
         check_type(info)
 
         async def work(by: Detector) -> tuple[Detector, Sequence[Detection]]:
-            return by, await look(data, by, inference, limits)
+            return by, await look(data, by, pictures, inference, limits)
 
         by, found = await looking(inference, values, work, unit=frame.key)
         counts = Counter(frames=1)
@@ -93,11 +102,14 @@ async def detect(
 
 
 async def look(
-    data: bytes, by: Detector, inference: Inference, limits: Limits
+    data: bytes,
+    by: Detector,
+    pictures: PictureDecoder,
+    inference: Inference,
+    limits: Limits,
 ) -> Sequence[Detection]:
     """Everything that the model sees in a picture file, best first."""
-    picture = await asyncio.to_thread(
-        letterbox,
+    picture = await pictures.letterbox(
         data,
         width=by.canvas.width,
         height=by.canvas.height,

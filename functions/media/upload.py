@@ -16,7 +16,7 @@ from functions._kit.keys import OWN_PREFIXES, object_key
 from functions._kit.messages import Answer, new_id
 from functions._kit.pictures import FORMATS
 from functions._kit.policy import HttpPolicy
-from functions._kit.ports import Limits, Objects
+from functions._kit.ports import Limits, Objects, PictureDecoder
 
 _BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 
@@ -54,6 +54,7 @@ async def upload(
     request: HttpRequest,
     principal: Port[Principal],
     objects: Port[Objects],
+    pictures: Port[PictureDecoder],
     limits: Port[Limits],
     scratch: Port[Path],
     path: FromQuery[str | None] = None,
@@ -66,14 +67,18 @@ async def upload(
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "upload"
         received, info = await receive_picture(
-            request, file, limit_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels
+            request,
+            file,
+            pictures,
+            limit_bytes=limits.max_upload_bytes,
+            max_pixels=limits.max_pixels,
         )
         media_id = new_id()
         wanted = received.fields.get("path", path)
         if wanted is None:
             key = f"uploads/{principal.client_id}/{media_id}{FORMATS[info.format].suffix}"
         else:
-            key = await _free_key(wanted, objects)
+            key = await _free_key(wanted, objects, limits.reserved_prefixes)
         await objects.upload(file, key, info.content_type)
     return Uploaded(
         media_id=media_id,
@@ -86,13 +91,14 @@ async def upload(
     )
 
 
-async def _free_key(path: str, objects: Objects) -> str:
+async def _free_key(path: str, objects: Objects, models: tuple[str, ...]) -> str:
     """The caller's own path, if nothing lies there: an upload never replaces a file."""
     key = object_key(path, "path")
-    if key.startswith(OWN_PREFIXES):
+    reserved = OWN_PREFIXES + models
+    if key.startswith(reserved):
         raise Unprocessable(
             "reserved_path",
-            f"path may not begin with {', '.join(OWN_PREFIXES)}: Nereid writes there itself",
+            f"path may not begin with {', '.join(reserved)}: Nereid writes there itself",
             field="path",
         )
     if await objects.head(key) is not None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from functions._kit.messages import Answer, Message
+from functions._kit.messages import NO_JSON, Answer, Message, Word
+
+log = logging.getLogger(__name__)
 
 
 class Status(StrEnum):
@@ -41,14 +45,14 @@ class TaskError(Message, frozen=True, kw_only=True):
 class Step(Message, frozen=True, kw_only=True):
     """One function on a task's way, and the share of the task's progress that it makes."""
 
-    function: str
-    share: float
+    function: Annotated[str, Meta(pattern=r"^[a-z_]+\.[a-z_]+$(?!\n)")]
+    share: Annotated[float, Meta(ge=0, le=1)]
 
 
 class Task(Message, frozen=True, kw_only=True):
     """What is fixed about a task from its first moment."""
 
-    task_id: str
+    task_id: Word
     client_id: str
     workflow: str
     priority: int
@@ -60,12 +64,21 @@ class Job(Message, frozen=True, kw_only=True):
     """A task at one of its steps, on `jobs.<function>.<band>`. Domains add their own fields."""
 
     task: Task
-    steps: tuple[Step, ...]
+    steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     """This step first, then those still to come."""
     done: float = 0.0
     """Share of the task that earlier steps have finished."""
     result: dict[str, Any] = msgspec.field(default_factory=dict)
     """What earlier steps have found; each step's answer is added."""
+
+
+class KeptJob(Message, frozen=True, kw_only=True):
+    """The job that a task waits for, kept so that it can be sent again if its queue loses it."""
+
+    payload: msgspec.Raw
+    """A `Job` as it was published, in JSON."""
+    sequence: int = 0
+    """Where it lies in its queue; 0 where that is not known."""
 
 
 class TaskEvent(Message, frozen=True, kw_only=True):
@@ -79,6 +92,20 @@ class TaskEvent(Message, frozen=True, kw_only=True):
     attempts: int = 0
     result: dict[str, Any] | None = None
     error: TaskError | None = None
+    waits_for: KeptJob | None = None
+    """With the event that begins a step."""
+
+
+def read_event(data: bytes) -> TaskEvent | None:
+    """The event, or None for what is none: whoever reads on behind it would end here, too."""
+    try:
+        return _decode_event(data)
+    except NO_JSON as error:
+        log.warning("a message among a task's events is none: %s", error)
+        return None
+
+
+_decode_event = msgspec.json.Decoder(TaskEvent).decode
 
 
 class TaskRow(Message, frozen=True, kw_only=True):
@@ -137,6 +164,12 @@ def band(priority: int) -> str:
 def job_subject(function: str, priority: int) -> str:
     """Where a job of `function` is published."""
     return f"jobs.{function}.{band(priority)}"
+
+
+def job_id(job: Job) -> str:
+    """The message id of a job: each step of a task is in the queue once."""
+    task_id = job.task.task_id
+    return f"{task_id}:{job.steps[0].function}" if job.done else task_id
 
 
 def event_subject(task_id: str) -> str:

@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +33,7 @@ from functions._kit.ports import (
     VersionStatistics,
 )
 from gateway.adapters.background import end
+from gateway.tls import TlsFiles
 from gateway.tracing import UNTRACED, Tracing
 
 log = logging.getLogger(__name__)
@@ -63,11 +65,13 @@ class TritonInference:
         load_patience_s: float | None = None,
         status_timeout_s: float = 5.0,
         tracing: Tracing = UNTRACED,
+        tls: TlsFiles | None = None,
     ) -> None:
-        """`url` is host:port. An inference's time includes its wait in Triton's queue.
+        """`url` is host:port; with `tls` its certificate is checked.
 
-        While it waits, the server is probed every `watch_s`; three silences end the wait.
-        Whoever waits longer than `load_patience_s` for a model to be loaded is told `Unavailable`.
+        An inference's time includes its wait in Triton's queue. While it waits, the server is
+        probed every `watch_s`; three silences end the wait. Whoever waits longer than
+        `load_patience_s` for a model to be loaded is told `Unavailable`.
         """
         self._url = url
         self._infer_timeout_s = infer_timeout_s
@@ -76,6 +80,7 @@ class TritonInference:
         self._load_patience_s = load_patience_s
         self._status_timeout_s = status_timeout_s
         self._tracing = tracing
+        self._tls = tls
         self._models: dict[tuple[str, str | None], ServedModel] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._loads: dict[str, asyncio.Task[None]] = {}
@@ -92,7 +97,15 @@ class TritonInference:
 
     async def open(self) -> None:
         """Make the channel; a server that is away shows at the first call."""
-        self._opened = InferenceServerClient(self._url, channel_args=CHANNEL)
+        files = self._tls or TlsFiles()
+        self._opened = InferenceServerClient(
+            self._url,
+            ssl=self._tls is not None,
+            root_certificates=_path(files.ca),
+            certificate_chain=_path(files.certificate),
+            private_key=_path(files.key),
+            channel_args=CHANNEL,
+        )
 
     async def close(self) -> None:
         """Close the channel; calls under way fail."""
@@ -317,6 +330,10 @@ class TritonInference:
             return await answer
         except InferenceServerException as error:
             raise _translated(error) from error
+
+
+def _path(file: Path | None) -> str | None:
+    return None if file is None else str(file)
 
 
 def _specs(tensors: Any) -> dict[str, TensorSpec]:

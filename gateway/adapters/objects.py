@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from yarl import URL
 
 from functions._kit.errors import NotFound, TooLarge, Unavailable
 from functions._kit.ports import ObjectInfo
+from gateway.tls import TlsFiles, client_context
 from gateway.tracing import UNTRACED, Tracing
 
 MOST_DELETED = 1000
@@ -31,6 +34,9 @@ CONNECTIONS = 64
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 60
 OWN_URL_S = 300
 """How long a URL holds that we use ourselves, at once; our clock may differ from the server's."""
+SAME_URL_S = 60.0
+"""For so long the same question gets the same URL: whoever asks again and again costs little."""
+MOST_URLS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,8 @@ class S3Address:
     bucket: str
     region: str = "us-east-1"
     public_endpoint: str | None = None
+    ca: Path | None = None
+    """The authorities to believe, where the endpoint says https:// and it is not the machine's."""
 
 
 class S3Objects:
@@ -63,6 +71,7 @@ class S3Objects:
         self._credentials = Credentials(address.access_key, address.secret_key)
         self._url = _bucket_url(address.endpoint, address.bucket)
         self._public_url = _bucket_url(address.public_endpoint or address.endpoint, address.bucket)
+        self._urls: OrderedDict[tuple[str, int], tuple[float, str]] = OrderedDict()
 
     async def head(self, key: str) -> ObjectInfo | None:
         """See `Objects.head`. Signed by hand like `copy`: every status of a task asks."""
@@ -160,8 +169,19 @@ class S3Objects:
                     raise Unavailable("s3", f"S3 did not delete {error['Key']!r}: {error['Code']}")
 
     async def presign(self, key: str, *, expires_s: int) -> str:
-        """See `Objects.presign`."""
-        return self._signed(self._public_url, key, expires_s)
+        """See `Objects.presign`. A URL is handed out again while it holds nearly as long as asked.
+
+        That is for `SAME_URL_S`, or a hundredth of its life where that is less.
+        """
+        now, asked = time.monotonic(), (key, expires_s)
+        until, url = self._urls.get(asked, (0.0, ""))
+        if now >= until:
+            url = self._signed(self._public_url, key, expires_s)
+            self._urls[asked] = now + min(SAME_URL_S, expires_s / 100), url
+            self._urls.move_to_end(asked)
+            if len(self._urls) > MOST_URLS:
+                self._urls.popitem(last=False)
+        return url
 
     async def healthy(self) -> bool:
         """See `Objects.healthy`."""
@@ -213,9 +233,16 @@ async def open_objects(address: S3Address, tracing: Tracing = UNTRACED) -> Async
         response_checksum_validation="when_required",
     )
     async with (
-        session.client("s3", endpoint_url=address.endpoint, config=config) as client,
+        session.client(
+            "s3",
+            endpoint_url=address.endpoint,
+            config=config,
+            verify=str(address.ca) if address.ca else None,
+        ) as client,
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            connector=aiohttp.TCPConnector(
+                limit=CONNECTIONS, ssl=client_context(TlsFiles(ca=address.ca))
+            ),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
             ),

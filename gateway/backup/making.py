@@ -25,7 +25,7 @@ from nats.js import JetStreamContext
 
 from functions._kit.messages import NO_JSON, Message, now
 from functions.tasks.contracts import Status
-from gateway.adapters.jetstream import translated
+from gateway.adapters.reaching import translated
 from gateway.adapters.tables.contents import applied_migrations, row_counts
 from gateway.backup.database import dump
 from gateway.backup.manifest import (

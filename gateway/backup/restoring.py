@@ -12,8 +12,9 @@ from pathlib import Path
 from nats.aio.client import Client
 
 from functions._kit.errors import Conflict
-from gateway.adapters.jetstream import StreamLimits, ensure_streams, translated
+from gateway.adapters.jetstream import StreamLimits, ensure_streams
 from gateway.adapters.keyvalue import ensure_buckets
+from gateway.adapters.reaching import translated
 from gateway.adapters.tables.contents import known_migrations, row_counts
 from gateway.backup.database import load
 from gateway.backup.manifest import DATABASE, BackupError, Manifest

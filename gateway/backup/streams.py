@@ -11,8 +11,9 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from gateway.adapters.jetstream import StreamLimits, stream_configs, translated
+from gateway.adapters.jetstream import StreamLimits, stream_configs
 from gateway.adapters.keyvalue import BUCKETS
+from gateway.adapters.reaching import translated
 from gateway.backup.manifest import Position
 from gateway.backup.messages import Stored
 

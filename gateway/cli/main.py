@@ -14,7 +14,8 @@ import click
 import uvloop
 
 from functions._kit.errors import NereidError
-from gateway.settings import Settings, SettingsError, load
+from gateway.redaction import RedactingFormatter
+from gateway.settings import Settings, SettingsError, load, secrets_of
 
 DATA = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the system's state [.nereid]."
@@ -117,11 +118,9 @@ def demo(photo: Path | None, scale: int, output: Path) -> None:
 def configured(*, running: bool = True, **overrides: Any) -> Settings:
     """The settings, with logging set up by them; see `load`."""
     settings = load(running=running, **overrides)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter(secrets_of(settings)))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     for chatty in ("httpx", "botocore", "aiobotocore", "nats", "psycopg.pool"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # its errors come back as exceptions

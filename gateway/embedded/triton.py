@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.embedded.folder import DataFolder
-from gateway.embedded.process import Command, Process, StartError, http_status
+from gateway.embedded.process import NICE, Command, Process, StartError, http_status
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
@@ -45,6 +45,8 @@ class TritonSettings:
     """Where an OTLP/HTTP collector takes traces; Triton adds its own spans to its callers'."""
     traces_headers: str = ""
     """name=value,name=value"""
+    arguments: tuple[str, ...] = ()
+    """Further ones of tritonserver."""
     deadline_s: float = 120.0
 
 
@@ -87,6 +89,7 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
                 *(f"--{name}-address=127.0.0.1" for name in ports),
                 *(f"--{name}-port={port}" for name, port in ports.items()),
                 *_tracing(settings.traces_url),
+                *settings.arguments,
                 "--exit-timeout-secs=5",
             ],
             log=folder.log("triton"),
@@ -95,6 +98,7 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
             | {"OTEL_EXPORTER_OTLP_HEADERS": settings.traces_headers},
             keep_fds=(folder.lock_fd,),
             deadline_s=settings.deadline_s,
+            nice=NICE,
         )
     )
 

@@ -36,7 +36,7 @@ PARTS = {
     "triton": "bin/tritonserver",
 }
 """How the command line of each part is known, by the names of /health/ready."""
-SECRET, KEY = "secret-of-{}", "key-of-{}"
+SECRET, KEY = "the-secret-of-{}", "the-api-key-of-{}"
 
 
 class Nereid:
@@ -320,6 +320,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nereid]:
         max_upload_bytes=4_000_000,
         allow_private_callbacks=True,
         token_requests_per_minute=10_000,
+        wrong_keys_per_minute=10_000,
+        wrong_secrets_per_hour=10_000,
     )
     try:
         nereid.start()

@@ -42,6 +42,7 @@ from functions._kit.ports.operations import (
     TranscriptionFigures,
     Usage,
 )
+from functions._kit.ports.pictures import PictureDecoder
 from functions._kit.ports.stream import (
     DeadLetters,
     Entry,
@@ -51,7 +52,7 @@ from functions._kit.ports.stream import (
     Record,
     Stream,
 )
-from functions._kit.ports.tasks import Page, TaskStore
+from functions._kit.ports.tasks import Page, TaskStore, Unheard
 
 __all__ = [
     "AUDIO_TYPES",
@@ -84,6 +85,7 @@ __all__ = [
     "ObjectInfo",
     "Objects",
     "Page",
+    "PictureDecoder",
     "Probes",
     "ProcessFigures",
     "Receipt",
@@ -97,6 +99,7 @@ __all__ = [
     "TokenIssuer",
     "TranscriptionFigures",
     "Turns",
+    "Unheard",
     "Usage",
     "VersionState",
     "VersionStatistics",

@@ -24,6 +24,8 @@ class Limits:
     allow_private_callbacks: bool
     webhook_secret: bytes
     url_lifetime_s: int = 24 * 3600
+    reserved_prefixes: tuple[str, ...] = ()
+    """Keys of the bucket that are no files of anybody: models, where they lie in it."""
 
 
 @dataclass(frozen=True, slots=True)
