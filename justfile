@@ -99,6 +99,12 @@ lint: (_install "dev")
     @'{{ venv }}/ruff' format --check
     @'{{ venv }}/mypy'
 
+# Hold the locked dependencies against known vulnerabilities, where that data can be reached
+[group('develop')]
+[no-exit-message]
+audit: (_install "dev")
+    @'{{ venv }}/python' scripts/audit.py
+
 # Put the code into its one format
 [group('develop')]
 [no-exit-message]
@@ -117,6 +123,12 @@ bench *ARGS: (_install "dev" "triton") build-models
 [no-exit-message]
 load *ARGS: (_install "dev" "triton") build-models
     @'{{ venv }}/python' perf/load.py "$@"
+
+# Break the whole system at random under load, and look what is lost (docs/chaos.md): just chaos --minutes 3 --seed 7
+[group('develop')]
+[no-exit-message]
+chaos *ARGS: (_install "dev" "triton") build-models
+    @'{{ venv }}/python' perf/chaos/run.py "$@"
 
 # Install NVIDIA's perf_analyzer, which `just perf` and `just tune` measure with
 [group('develop')]

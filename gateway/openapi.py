@@ -46,7 +46,7 @@ PUBLIC_ERRORS = {
     "400": "The request cannot be read",
     "422": "Understood, and not possible",
     "429": "Too many requests; see Retry-After",
-    "503": "A backend is away, or the queue is full; see Retry-After",
+    "503": "A backend is away, or the queue or a disk is full; see Retry-After",
 }
 ERRORS = PUBLIC_ERRORS | {
     "401": "No credentials, or ones that do not hold",

@@ -28,6 +28,12 @@ OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate
 """The word for any other status is `invalid_request_error` or `server_error`."""
 DISCONNECTED = "client disconnected prematurely"
 """Litestar's word for it, in `Request.stream`."""
+BACKENDS = {
+    "queue": "the queue",
+    "s3": "the store of files",
+    "database": "the database",
+    "triton": "the model server",
+}
 CODES = {
     400: "invalid_request",
     401: "unauthenticated",
@@ -84,8 +90,16 @@ def _ours(request: HttpRequest, error: NereidError) -> Response[dict[str, Any]]:
         )
     if isinstance(error, Unavailable):
         log.warning("%s: %s", error.code, error.message)
-        return problem(request, 503, error.code, error.message, headers=headers)
+        return problem(request, 503, error.code, _told(error), headers=headers)
     return problem(request, 422, error.code, error.message)
+
+
+def _told(error: Unavailable) -> str:
+    """What a library said names servers, addresses and users of ours: that is for the log alone."""
+    if error.__cause__ is None:
+        return error.message
+    name = BACKENDS.get(error.backend, "a part of the system")
+    return f"{name} does not serve us now; try again after Retry-After seconds"
 
 
 def _invalid(request: HttpRequest, error: ValidationException) -> Response[dict[str, Any]]:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from typing import Any
+import gc
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import uvicorn
 from litestar.types import ASGIApp
 
 from gateway.asgi import create_app
+from gateway.edge.origins import split
+from gateway.edge.protocol import BoundedProtocol
+from gateway.edge.rates import Rates
 from gateway.metrics.http import HttpMetrics
 from gateway.metrics.listener import listening
 from gateway.metrics.queues import Queues
 from gateway.metrics.sickness import WaitingWorkers
 from gateway.registry import Function, discover, select
+from gateway.room import room_of, with_room
 from gateway.runtime import Runtime, open_runtime
 from gateway.serving import Server
 from gateway.settings import Settings
+from gateway.signals import READY, stopped_by_signals
 from gateway.worker import Worker
 from gateway.worker.health import Tell
 from gateway.worker.metrics import WorkMetrics
 from gateway.worker.sickness import SicknessReport
 
-READY = "ready"
 STOP_GRACE_S = 10
 KEEP_ALIVE_S = 75
 """As nginx: a client that sends again after uvicorn's 5 s would find its connection closed."""
@@ -34,25 +37,37 @@ KEEP_ALIVE_S = 75
 async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
     """Answer HTTP until SIGINT or SIGTERM; open requests are finished."""
     async with open_runtime(settings, name="nereid-serve") as runtime:
-        server = Server(
-            uvicorn.Config(
-                gateway_app(settings, runtime, only),
-                host=settings.host,
-                port=settings.port,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=STOP_GRACE_S,
-                lifespan="on",
-            )
-        )
+        app = gateway_app(settings, runtime, only)
+        settle()
+        server = Server(http_config(settings, app))
         with stopped_by_signals() as stop:
             stopping = asyncio.create_task(_stop(server, stop))
             try:
                 await server.serve()
             finally:
                 stopping.cancel()
+
+
+def http_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How a gateway listens: bounds, TLS, and whose word is taken for a caller's address."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http=BoundedProtocol,
+        ws="none",
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=split(settings.trusted_proxies),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_GRACE_S,
+        lifespan="on",
+    )
 
 
 def gateway_app(settings: Settings, runtime: Runtime, only: Sequence[str] = ()) -> ASGIApp:
@@ -62,12 +77,29 @@ def gateway_app(settings: Settings, runtime: Runtime, only: Sequence[str] = ()) 
         [f for f in select(found, only) if f.routes],
         runtime.by_name(),
         runtime.authenticator,
-        token_requests_per_minute=settings.token_requests_per_minute,
+        rates=Rates(
+            requests_per_client=settings.requests_per_minute_per_client,
+            requests_per_address=settings.requests_per_minute_per_address,
+            tokens_per_address=settings.token_requests_per_minute,
+            wrong_secrets_per_hour=settings.wrong_secrets_per_hour,
+        ),
+        cors_origins=settings.cors_origins,
     )
     queues = Queues(runtime.stream, found)
     runtime.metrics.add(queues, queues.refresh)
     runtime.metrics.add(WaitingWorkers(runtime.values, runtime.probes))
-    return HttpMetrics(runtime.metrics.registry).around(app, runtime.tracing)
+    guarded = with_room(app, room_of(settings))
+    return HttpMetrics(runtime.metrics.registry).around(guarded, runtime.tracing)
+
+
+def settle() -> None:
+    """Leave what lives as long as the process out of all collections of garbage to come.
+
+    Going through it, most of all libraries' modules, takes 100 ms and more, in which nobody is
+    answered.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
@@ -87,6 +119,7 @@ async def work(settings: Settings, only: Sequence[str] = ()) -> None:
         )
         await stack.enter_async_context(report.running())
         stop = stack.enter_context(stopped_by_signals())
+        settle()
         ready = asyncio.Event()
         telling = asyncio.create_task(_tell(ready, [f.name for f in functions]))
         try:
@@ -103,7 +136,7 @@ def worker_of(
         functions,
         runtime.by_type(),
         runtime.stream,
-        runtime.probes,
+        {**runtime.probes, "queue": runtime.stream.whole},
         scratch=runtime.scratch,
         drain_s=settings.drain_s,
         answered={"triton": lambda: runtime.triton.answered},
@@ -111,39 +144,6 @@ def worker_of(
         metrics=WorkMetrics(runtime.metrics.registry),
         tracing=runtime.tracing,
     )
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-
-async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
-    """Run `work` until it ends or SIGINT or SIGTERM comes, also while it starts; True if it ended.
-
-    A stopped `work` is cancelled and waited for, so that it closes what it has opened.
-    """
-    with stopped_by_signals() as stop:
-        working = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        ended = working.done()
-        if not ended:
-            working.cancel()
-            await asyncio.wait({working})
-        if not working.cancelled():
-            working.result()
-        return ended
 
 
 async def _tell(ready: asyncio.Event, names: list[str]) -> None:

@@ -29,6 +29,7 @@ from functions._kit.ports import (
     TaskStore,
     TokenIssuer,
 )
+from functions._kit.throttle import Throttle
 from gateway.adapters.confined.converter import open_converter
 from gateway.adapters.confined.pictures import open_pictures
 from gateway.adapters.deadletters import JetStreamDeadLetters
@@ -39,13 +40,16 @@ from gateway.adapters.keyvalue import ensure_buckets, open_key_values
 from gateway.adapters.language import open_language_model
 from gateway.adapters.objects import S3Address, open_objects
 from gateway.adapters.observed import observed
+from gateway.adapters.spare import open_spare
 from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_database
 from gateway.adapters.tally import open_tally
 from gateway.asgi import VERSION
 from gateway.auth import Authenticator, Tokens
+from gateway.first_models import still_loading
 from gateway.metrics.capacity import Capacity
 from gateway.metrics.process import ProcessMetrics
 from gateway.settings import Settings, SettingsError
+from gateway.tls import TlsFiles
 from gateway.tracing import Tracing, open_tracing
 from gateway.worker.sickness import reported
 
@@ -75,6 +79,7 @@ class Runtime:
     tokens: Tokens
     authenticator: Authenticator
     scratch: Path
+    data: Path
 
     @property
     def probes(self) -> Mapping[str, Callable[[], Awaitable[bool]]]:
@@ -106,7 +111,9 @@ class Runtime:
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,
-            "probes": Probes(self.probes, lambda: reported(self.values)),
+            "probes": Probes(
+                self.probes, lambda: reported(self.values), lambda: still_loading(self.data)
+            ),
             "scratch": self.scratch,
         }
 
@@ -138,12 +145,12 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
     role = name.removeprefix("nereid-")
     secret = required(settings, "token_secret")
     scratch = settings.scratch_dir.absolute()
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         tracing = await stack.enter_async_context(
             _tracing(settings, name)
         )  # hears all that follows
-        client = await connect(required(settings, "nats_url"), name=name)
+        client = await connect(required(settings, "nats_url"), name=name, tls=settings.nats_tls)
         stack.push_async_callback(client.close)
         limits = StreamLimits(
             replicas=settings.stream_replicas,
@@ -152,7 +159,10 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         )
         await ensure_streams(client, limits)
         await ensure_buckets(client, settings.stream_replicas)
-        stream = JetStream(client, tracing)
+        clustered = settings.stream_replicas > 1
+        stream = JetStream(client, tracing, clustered=clustered)
+        if clustered:
+            await stack.enter_async_context(open_spare(stream))
         database = await stack.enter_async_context(
             open_database(required(settings, "database_url"))
         )
@@ -162,6 +172,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
                 required(settings, "triton_url"),
                 infer_timeout_s=settings.inference_timeout_s,
                 tracing=tracing,
+                tls=triton_tls(settings),
             )
         )
         values = await stack.enter_async_context(open_key_values(client))
@@ -175,7 +186,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         metrics = ProcessMetrics(role, VERSION)
         metrics.add(Capacity(converter, language_model, figures))
         clients = ClientTable(database)
-        tokens = Tokens(secret, settings.token_lifetime_s)
+        tokens = Tokens(secret, settings.token_lifetime_s, settings.token_secret_previous)
         yield Runtime(
             stream=stream,
             objects=objects,
@@ -201,12 +212,20 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
                 audio_cache_lifetime_s=settings.audio_cache_lifetime_s,
                 allow_private_callbacks=settings.allow_private_callbacks,
                 webhook_secret=required(settings, "webhook_secret").encode(),
+                reserved_prefixes=settings.reserved_prefixes,
             ),
             metrics=metrics,
             tracing=tracing,
             tokens=tokens,
-            authenticator=Authenticator(clients, tokens, secret),
+            authenticator=Authenticator(
+                clients,
+                tokens,
+                secret,
+                settings.token_secret_previous,
+                failures=Throttle(settings.wrong_keys_per_minute, 60.0),
+            ),
             scratch=scratch,
+            data=settings.data,
         )
 
 
@@ -253,7 +272,13 @@ def s3_address(settings: Settings) -> S3Address:
         bucket=settings.s3_bucket,
         region=settings.s3_region,
         public_endpoint=settings.s3_public_endpoint,
+        ca=settings.s3_ca,
     )
+
+
+def triton_tls(settings: Settings) -> TlsFiles | None:
+    """How to speak to Triton: None is without TLS."""
+    return settings.triton_files if settings.triton_tls or settings.triton_files else None
 
 
 def required(settings: Settings, name: str) -> str:

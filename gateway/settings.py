@@ -8,11 +8,14 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
-from gateway.models.place import place_of
+from gateway.edge.origins import check_origins, check_proxies
+from gateway.models.place import S3Place, place_of
+from gateway.tls import TlsFiles, check_files
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PREFIX = "NEREID_"
@@ -41,9 +44,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     """HTTP port; 0 takes a free one."""
     log_level: str = "info"
+    tls_certificate: Path | None = None
+    """PEM file with the certificate, and its chain, that HTTP answers with: https."""
+    tls_key: Path | None = None
+    trusted_proxies: str | None = None
+    """Addresses and networks, by commas, whose X-Forwarded-For and -Proto are believed."""
+    cors_origins: str | None = None
+    """Origins, by commas, whose pages may call."""
+    requests_per_minute_per_client: Annotated[int, Meta(ge=1)] = 30_000
+    """Of one gateway, as the next two."""
+    requests_per_minute_per_address: Annotated[int, Meta(ge=1)] = 60_000
+    wrong_keys_per_minute: Annotated[int, Meta(ge=1)] = 60
+    """Unknown API keys that one address may send; beyond, its further ones are not looked up."""
+    wrong_secrets_per_hour: Annotated[int, Meta(ge=1)] = 100
+    """For one client id, from all addresses together; beyond, only familiar ones get tokens."""
+    max_connections: Annotated[int, Meta(ge=1)] = 4096
+    """Open connections to one gateway; beyond, HTTP answers 503."""
 
     nats_url: str | None = None
-    """nats://user:password@host:port"""
+    """nats://user:password@host:port, or tls://; of a cluster several, with commas in between."""
+    nats_ca: Path | None = None
+    nats_certificate: Path | None = None
+    nats_key: Path | None = None
+    nats_sync: Annotated[str, Meta(pattern=r"^(always|[1-9]\d*(ms|s|m))$")] = "1s"
+    """How often the embedded NATS has streams written through to the disk, as 500ms, 1s, 2m; or
+    `always`: before it says that it has a message. A power cut loses what came since."""
     stream_replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """Copies of each stream in a NATS cluster."""
     jobs_max_messages: Annotated[int, Meta(ge=1)] = 1_000_000
@@ -58,9 +83,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     s3_region: str = "us-east-1"
     s3_public_endpoint: str | None = None
     """The address in presigned URLs, where clients reach S3 by another one than we do."""
+    s3_ca: Path | None = None
 
     triton_url: str | None = None
     """host:port of Triton's gRPC service."""
+    triton_tls: bool = False
+    triton_ca: Path | None = None
+    triton_certificate: Path | None = None
+    triton_key: Path | None = None
     inference_timeout_s: Annotated[float, Meta(gt=0)] = 3600.0
     """Longest wait for one tile, queueing included; a Triton that hangs is noticed much sooner."""
 
@@ -69,6 +99,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     token_secret: Annotated[str, Meta(min_length=32)] | None = None
     """Signs bearer tokens; kept in the data folder unless set. The same on every gateway."""
+    token_secret_previous: Annotated[str, Meta(min_length=32)] | None = None
+    """The last one, while tokens and API keys of its time shall still hold."""
     token_lifetime_s: Annotated[int, Meta(ge=60, le=86_400)] = 3600
     token_requests_per_minute: Annotated[int, Meta(ge=1)] = 60
     """Token requests that one address may make."""
@@ -113,6 +145,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     scratch: Path | None = None
     """Folder for files in work; DATA/scratch unless set."""
+    min_free_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    """What a disk of the data folder must have free; below, HTTP takes no work (503)."""
     drain_s: Annotated[float, Meta(ge=0)] = 20.0
     """How long a stopping worker finishes its jobs before it hands them back."""
 
@@ -138,11 +172,56 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The Python environment that holds Triton, for the embedded server."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a model repository that cannot be one."""
+        """Raise ValueError for what fits its type and still cannot be."""
         try:
             place_of(self.model_repository)
         except ValueError as error:
             raise ValueError(f"model_repository: {error}") from error
+        check_origins(self.cors_origins or "")
+        check_proxies(self.trusted_proxies or "")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
+        for name, files in {
+            "nats": self.nats_tls,
+            "triton": self.triton_files,
+            "s3": self.s3_tls,
+        }.items():
+            if files:
+                check_files(name, files)
+
+    @property
+    def nats_tls(self) -> TlsFiles:
+        """How to speak to NATS, where its URL says tls://."""
+        return TlsFiles(ca=self.nats_ca, certificate=self.nats_certificate, key=self.nats_key)
+
+    @property
+    def triton_files(self) -> TlsFiles:
+        """How to speak to Triton, where it has TLS."""
+        return TlsFiles(ca=self.triton_ca, certificate=self.triton_certificate, key=self.triton_key)
+
+    @property
+    def s3_tls(self) -> TlsFiles:
+        """How to speak to S3, where its address says https://."""
+        return TlsFiles(ca=self.s3_ca)
+
+    @property
+    def url(self) -> str:
+        """Where HTTP is answered."""
+        scheme = "http" if self.tls_certificate is None else "https"
+        return f"{scheme}://{self.host}:{self.port}"
+
+    @property
+    def reserved_prefixes(self) -> tuple[str, ...]:
+        """Keys of our bucket that no function takes a file from: the model repository's."""
+        place = place_of(self.model_repository)
+        ours = isinstance(place, S3Place) and place.bucket == self.s3_bucket
+        if (
+            not ours
+            or not isinstance(place, S3Place)
+            or place.endpoint not in {None, self.s3_endpoint}
+        ):
+            return ()
+        return (f"{place.prefix}/" if place.prefix else "",)
 
     @property
     def scratch_dir(self) -> Path:
@@ -170,6 +249,15 @@ def load(
         if name in shared and getattr(settings, name) == getattr(defaults, name)
     }
     return msgspec.structs.replace(settings, **unset)
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """The values that no log may hold, passwords in addresses among them."""
+    values = {name: value for name, value in msgspec.structs.asdict(settings).items() if value}
+    named = [str(v) for name, v in values.items() if name.endswith(("_secret", "_key", "_previous"))
+             and isinstance(v, str)]  # fmt: skip
+    urls = [urlsplit(str(values[name])).password for name in values if name.endswith("_url")]
+    return [*named, *filter(None, urls), *filter(None, [settings.otlp_headers])]
 
 
 def _given(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:

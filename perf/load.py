@@ -2,8 +2,8 @@
 
 Uploads, starts tasks with priorities 1 to 10, asks for their status until they are final, comes
 back later when told so; then looks whether every accepted task is completed and its result right.
-Prints figures, and adds one JSON line with all conditions to perf/results/load.jsonl. Ends with
-status 1 where something is not as promised.
+Prints one JSON line with all conditions, and figures; with --keep, adds the line to
+perf/results/load.jsonl. Ends with status 1 where something is not as promised.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 # first, for locust changes what the others import
-from load_client import PhotoClient, Work
+from loading.client import PhotoClient, Work
 
 # isort: split
 
 import argparse
-import json
 import os
-import shutil
-import subprocess
 import tempfile
 import time
 from collections import deque
@@ -35,14 +32,14 @@ from typing import Any
 import gevent
 import pyvips
 import requests
-from load_plan import PIXELS, SIZES, Order, Size, plan, size_for
-from load_summary import Outcome, Record, faults, shown, summary
-from load_target import Target, own_system
+from benches.photos import make_photo
+from loading.plan import PIXELS, SIZES, Order, Size, plan, size_for
+from loading.summary import Outcome, Record, faults, shown, summary
+from loading.target import Target, own_system
 from locust.env import Environment
-from measure import conditions
-from photos import make_photo
+from measure import keeping, say
+from served.machine import machine
 
-RESULTS = Path(__file__).parent / "results" / "load.jsonl"
 SAMPLED = 3
 """Results of each kind of photo that are downloaded and looked at."""
 WARM_UP = "640x360"
@@ -52,7 +49,13 @@ MOMENTS = ("created", "started")
 def main() -> None:
     """Run one load test."""
     options = arguments()
-    gpus = gpu_names()
+    with keeping("load", keep=options.keep):
+        sys.exit(1 if measure(options) else 0)
+
+
+def measure(options: argparse.Namespace) -> list[str]:
+    """Send everything, say what came of it; sentences of what is not as promised."""
+    gpus = machine().gpus
     name = options.size
     if name == "auto":
         name = size_for(os.cpu_count() or 1, len(gpus))
@@ -71,19 +74,12 @@ def main() -> None:
         work.record.outcomes += [Outcome(order=order) for order in work.orders]
         check_results(work.record, where)
     found = faults(work.record)
-    row = (
-        {"row": "load", "size": name}
-        | sent(size, options)
-        | summary(work.record, wall_s)
-        | {"faults": found, "gpus": gpus, "own_system": options.url is None}
-        | conditions()
-        | {"command": " ".join(["just load", *without_key(sys.argv[1:])])}
-    )
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-    print("\n" + shown(row))
-    sys.exit(1 if found else 0)
+    facts = sent(size, options) | summary(work.record, wall_s) | {"faults": found}
+    own = {"size": name, "own_system": options.url is None}
+    # the command line without the key
+    say("load", **own, **facts, command=" ".join(["just load", *without_key(sys.argv[1:])]))
+    print("\n" + shown(facts))
+    return found
 
 
 def arguments() -> argparse.Namespace:
@@ -93,6 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=int, choices=range(1, 5), default=2)
     parser.add_argument("--seed", type=int, default=1, help="draws the order of the photos")
     parser.add_argument("--url", help="a system that runs; without, one is started for the test")
+    parser.add_argument("--keep", action="store_true", help="add to perf/results/load.jsonl")
     parser.add_argument("--key", help="the API key of a client of that system")
     options = parser.parse_args()
     if (options.url is None) != (options.key is None):
@@ -179,15 +176,6 @@ def sent(size: Size, options: argparse.Namespace) -> dict[str, Any]:
         "seed": options.seed,
         "warm_up": f"one photo of {WARM_UP}",
     }
-
-
-def gpu_names() -> list[str]:
-    """The GPUs of this machine, as the driver's tool names them."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    said = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return said.stdout.strip().splitlines() if said.returncode == 0 else []
 
 
 def without_key(words: list[str]) -> list[str]:

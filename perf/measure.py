@@ -11,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import httpx
 import psutil
+from served.machine import machine
 
 from functions._kit.ports import Client
 from functions._kit.secrets import hash_secret
@@ -27,6 +29,10 @@ from gateway.runtime import required
 from gateway.settings import CHECKOUT, load
 from gateway.system import System, running_system
 
+PEERS = Path(__file__).parent / "peers"
+"""Bare engines and other people's programs, each run in a process of its own."""
+RESULTS = Path(__file__).parent / "results"
+"""Lines that were kept, a file for each command or benchmark; in git."""
 PARTS = {
     "worker": "nereid work",
     "gateway": "nereid serve",
@@ -37,6 +43,7 @@ PARTS = {
     "converters": "gateway.adapters.confined.sound_child",
 }
 """How the command line of each part is known."""
+_KEPT: ContextVar[Path | None] = ContextVar("kept", default=None)
 SCOPES = frozenset({"media:write", "media:read", "frames:write", "alerts:read", "audio:write"})
 
 
@@ -45,6 +52,7 @@ async def system(folder: Path, **given: Any) -> AsyncIterator[tuple[System, http
     """A whole system of its own, and a client that is logged in."""
     settings = load({}, data=folder / "data", port=0, **given)
     async with running_system(settings, lambda _, __: None) as running:
+        await running.models.loaded.wait()
         secret = secrets.token_urlsafe(16)
         url = required(running.settings, "database_url")
         async with open_database(url, max_connections=1) as database:
@@ -121,28 +129,49 @@ def ratio(one: list[float], other: list[float]) -> float:
 
 
 def say(name: str, **facts: Any) -> None:
-    """Print a JSON line with the conditions that hold for all rows."""
-    print(json.dumps({"row": name} | facts | conditions()), flush=True)
+    """Print a JSON line with the conditions that hold for all rows; keep it where that is asked."""
+    line = json.dumps({"row": name} | facts | (conditions() | facts))
+    print(line, flush=True)
+    if path := _KEPT.get():
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a") as file:
+            file.write(f"{line}\n")
+
+
+@contextlib.contextmanager
+def keeping(name: str, *, keep: bool) -> Iterator[None]:
+    """Note the conditions now, before there is any load; with `keep`, `say` adds to a file, too.
+
+    That file is perf/results/`name`.jsonl, to be committed.
+    """
+    conditions()
+    token = _KEPT.set(RESULTS / f"{name}.jsonl" if keep else None)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
 
 
 @cache
 def conditions() -> dict[str, Any]:
-    """What every row was measured on."""
-    cpu = next(
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    commit = subprocess.run(
-        ["git", "-C", str(CHECKOUT), "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    """What every row of this run was measured on, and when it began."""
+    here = machine()
     return {
-        "device": f"{cpu}, {os.cpu_count()} cores",
-        "commit": commit.stdout.strip(),
+        "device": f"{here.cpu}, {here.cores} cores",
+        "simd": here.simd,
+        "gpus": here.gpus,
+        "memory_gb": round(psutil.virtual_memory().total / (1 << 30), 1),
+        "load_before": [round(load, 2) for load in os.getloadavg()],
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--", ".", ":!perf/results")),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["just bench", *sys.argv[1:]]),
+        "command": " ".join([f"just {Path(sys.argv[0]).stem}", *sys.argv[1:]]),
     }
+
+
+def _git(*words: str) -> str:
+    asked = ["git", "-C", str(CHECKOUT), *words]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def cpu_seconds() -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from functions._kit.addresses import is_public
 from functions._kit.errors import Unprocessable
 
 
@@ -42,8 +44,11 @@ def check_callback(url: str, *, allow_private: bool) -> None:
 
 
 def _odd_number(host: str) -> bool:
-    """Whether `host` ends in a number and is no plain address: 127.1, 2130706433, 0x7f000001."""
-    last = host.rstrip(".").rpartition(".")[2]
+    """Whether `host` ends in a number and is no plain address: 127.1, 2130706433, 0x7f000001.
+
+    Digits of other scripts and full-width letters count, which a client may turn into ours.
+    """
+    last = unicodedata.normalize("NFKC", host).rstrip(".").rpartition(".")[2].lower()
     if ":" in host or not (last.isdigit() or last.startswith("0x")):
         return False
     try:
@@ -55,6 +60,6 @@ def _odd_number(host: str) -> bool:
 
 def _public(host: str) -> bool:
     try:
-        return ip_address(host).is_global
+        return is_public(host)
     except ValueError:  # RFC 6761, section 6.3: these names mean this machine
-        return host.rstrip(".").rpartition(".")[2] != "localhost"
+        return host.rstrip(".").rpartition(".")[2].lower() != "localhost"

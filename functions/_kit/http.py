@@ -15,7 +15,9 @@ import multipart
 from litestar import Request
 from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, SkipValidation
+from litestar.types import Scope
 
+from functions._kit.addresses import site_of
 from functions._kit.errors import NotFound, RequestError, TooLarge, Unprocessable
 
 T = TypeVar("T")
@@ -58,6 +60,12 @@ class Received:
     fields: dict[str, str] = field(default_factory=dict)
     lists: dict[str, list[str]] = field(default_factory=dict)
     """Fields whose names end in `[]`, without that: they may come more than once."""
+
+
+def caller_of(scope: Scope) -> str:
+    """The address that a request comes from, as it is counted: see `site_of`."""
+    client = scope.get("client")
+    return site_of(client[0]) if client else ""
 
 
 def valid_task_id(text: str) -> str:

@@ -21,7 +21,8 @@ LONGEST_EVERY_S = 3000.0
 class HttpPolicy:
     """Who may call an HTTP function, how many at once, and for how long.
 
-    `scope` None makes it public; of several, one is enough. A request beyond `concurrency` is
+    `scope` has no default: None, which makes the function public, must be written down; of
+    several, one is enough. A request beyond `concurrency` is
     answered at once with `busy_status`: 503, or 429 where callers shall know that it is they who
     are too many.
     """
@@ -32,6 +33,8 @@ class HttpPolicy:
     timeout_s: float | None = 30.0
 
     def __post_init__(self) -> None:
+        if self.scope is not None and not self.any_of:
+            raise ValueError("name a scope, or None for a public function")
         for scope in self.any_of:
             if scope not in SCOPES:
                 raise ValueError(f"unknown scope {scope!r}; known: {', '.join(sorted(SCOPES))}")

@@ -14,17 +14,20 @@ from functions._kit.ports import Stream, TaskStore
 from functions.tasks.contracts import (
     STATUS_PATH,
     Job,
+    KeptJob,
     Status,
     Task,
     TaskAccepted,
     TaskEvent,
     event_subject,
     final_id,
+    job_id,
     job_subject,
 )
 
 log = logging.getLogger(__name__)
 
+EVENT_WAIT_S = 1.0
 CALL_OFF_S = 5.0
 """How long an answer that nobody waits for may take to cancel its task."""
 
@@ -64,19 +67,39 @@ async def submit(stream: Stream, store: TaskStore, job: Job) -> TaskAccepted:
 
     The job comes first: from then on it cannot be lost. The queued event lets the recorder make
     the row even if this process dies now; the row written here lets the caller see it at once.
-    Repeating all of it changes nothing.
+    Both keep the job, which `tasks.sweep` sends again should its queue lose it. Repeating all of
+    it changes nothing.
     """
     task = job.task
-    await stream.publish(
-        job_subject(job.steps[0].function, task.priority), job, message_id=task.task_id
+    subject = job_subject(job.steps[0].function, task.priority)
+    receipt = await stream.publish(subject, job, message_id=job_id(job))
+    payload = msgspec.Raw(msgspec.json.encode(job))
+    queued = TaskEvent(
+        event_id=f"{task.task_id}:queued",
+        task=task,
+        status=Status.QUEUED,
+        at=now(),
+        waits_for=KeptJob(payload=payload, sequence=receipt.sequence),
     )
-    queued = TaskEvent(event_id=f"{task.task_id}:queued", task=task, status=Status.QUEUED, at=now())
+    await asyncio.gather(_tell(stream, queued), _write(store, queued))
+    return _accepted(task.task_id)
+
+
+async def _tell(stream: Stream, queued: TaskEvent) -> None:
+    """The caller waits for the event a moment only: its stream may have lost its leader."""
+    subject = event_subject(queued.task.task_id)
     try:
-        await stream.publish(event_subject(task.task_id), queued, message_id=queued.event_id)
+        async with asyncio.timeout(EVENT_WAIT_S):
+            await stream.publish(subject, queued, message_id=queued.event_id)
+    except (Unavailable, TimeoutError) as error:
+        log.warning("task %s is queued, which was not told: %r", queued.task.task_id, error)
+
+
+async def _write(store: TaskStore, queued: TaskEvent) -> None:
+    try:
         await store.record([queued])
     except Unavailable as error:
-        log.warning("task %s is queued; its row comes later: %s", task.task_id, error)
-    return _accepted(task.task_id)
+        log.warning("task %s is queued; its row comes later: %s", queued.task.task_id, error)
 
 
 def _accepted(task_id: str) -> TaskAccepted:

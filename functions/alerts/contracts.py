@@ -77,6 +77,8 @@ class Alert(Message, frozen=True, kw_only=True):
     model: str
     model_version: str
     frame_key: str
+    frame_bytes: int | None = None
+    """Size of the frame, and so of its image."""
     image_key: str | None = None
 
 

@@ -92,7 +92,9 @@ async def detect(
         by, found = await looking(inference, values, work, unit=frame.key)
         counts = Counter(frames=1)
         findings = wanted(found, rules, counts)
-        made = [_alert(finding, frame, camera_id, captured_at, by) for finding in findings]
+        made = [
+            _alert(finding, frame, len(data), camera_id, captured_at, by) for finding in findings
+        ]
         alerts = await _cooled(made, rules, values, counts)
         await _tell(alerts, frame, stream)
     for name, count in counts.items():  # at the end: what had to wait for a backend runs again
@@ -164,7 +166,12 @@ async def _is_stale(camera_id: str, rules: Rules, stream: Stream, tally: Tally) 
 
 
 def _alert(
-    finding: Finding, frame: Frame, camera_id: str, captured_at: datetime, by: Detector
+    finding: Finding,
+    frame: Frame,
+    frame_bytes: int,
+    camera_id: str,
+    captured_at: datetime,
+    by: Detector,
 ) -> Alert:
     return Alert(
         alert_id=alert_id(camera_id, frame, captured_at, finding.name),
@@ -178,6 +185,7 @@ def _alert(
         model=by.model.name,
         model_version=by.model.version,
         frame_key=frame.key,
+        frame_bytes=frame_bytes,
     )
 
 

@@ -12,7 +12,7 @@ from functions._kit.callbacks import check_callback
 from functions._kit.capabilities import UPSCALE
 from functions._kit.errors import NotFound, Unavailable, Unprocessable
 from functions._kit.http import IdempotencyKey, Port, Principal
-from functions._kit.keys import object_key
+from functions._kit.keys import check_readable, object_key
 from functions._kit.messages import Request
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Inference, Limits, Objects, Stream, TaskStore
@@ -85,6 +85,7 @@ async def process(
         check_callback(data.callback_url, allow_private=limits.allow_private_callbacks)
     enhance = data.parameters.image_enhance
     capability = await choose_capability(data.workflow, enhance, inference)
+    await check_readable(key, principal, store, limits.reserved_prefixes)
     if await objects.head(key) is None:
         raise NotFound("file_not_found", f"there is no file {key!r}", field="file_path")
     task_id = await claim_task_id(store, principal.client_id, idempotency_key, data)

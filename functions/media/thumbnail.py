@@ -34,6 +34,6 @@ async def thumbnail(
         )
         key = f"{result_prefix(job.task.task_id)}thumbnail_{side}.jpg"
         await objects.upload(file, key, info.content_type)
-        made.append(Thumbnail(file_path=key, width=info.width, height=info.height))
+        made.append(Thumbnail(file_path=key, width=info.width, height=info.height, size=info.size))
         run.progress(len(made) / len(SIDES))
     return {"thumbnails": made}

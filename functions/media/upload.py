@@ -78,7 +78,7 @@ async def upload(
         if wanted is None:
             key = f"uploads/{principal.client_id}/{media_id}{FORMATS[info.format].suffix}"
         else:
-            key = await _free_key(wanted, objects)
+            key = await _free_key(wanted, objects, limits.reserved_prefixes)
         await objects.upload(file, key, info.content_type)
     return Uploaded(
         media_id=media_id,
@@ -91,13 +91,14 @@ async def upload(
     )
 
 
-async def _free_key(path: str, objects: Objects) -> str:
+async def _free_key(path: str, objects: Objects, models: tuple[str, ...]) -> str:
     """The caller's own path, if nothing lies there: an upload never replaces a file."""
     key = object_key(path, "path")
-    if key.startswith(OWN_PREFIXES):
+    reserved = OWN_PREFIXES + models
+    if key.startswith(reserved):
         raise Unprocessable(
             "reserved_path",
-            f"path may not begin with {', '.join(OWN_PREFIXES)}: Nereid writes there itself",
+            f"path may not begin with {', '.join(reserved)}: Nereid writes there itself",
             field="path",
         )
     if await objects.head(key) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl
 
@@ -11,11 +12,14 @@ from litestar.openapi.spec import OpenAPIType, Schema
 from msgspec import Meta
 
 from functions._kit.errors import RequestError, Unauthenticated
-from functions._kit.http import HttpRequest, Port
+from functions._kit.guessing import Guesses
+from functions._kit.http import HttpRequest, Port, caller_of
 from functions._kit.messages import Answer, Request
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import ClientStore, TokenIssuer
 from functions._kit.secrets import verify_secret
+
+log = logging.getLogger("nereid.security")
 
 MAX_BODY_BYTES = 8192
 
@@ -64,14 +68,22 @@ _BODY = Schema(
     },
 )
 async def token(
-    request: HttpRequest, clients: Port[ClientStore], tokens: Port[TokenIssuer]
+    request: HttpRequest,
+    clients: Port[ClientStore],
+    tokens: Port[TokenIssuer],
+    guesses: Port[Guesses],
 ) -> Response[Token]:
     """JSON or form. A wrong secret and an unknown id get the same answer in the same time."""
     asked = await _read(request)
+    address = caller_of(request.scope)
+    guesses.check(asked.client_id, address)
     client = await clients.find(asked.client_id)
     if not await verify_secret(asked.client_secret, client.secret_hash if client else None):
+        guesses.wrong(asked.client_id)
         raise Unauthenticated("invalid_client", "client_id or client_secret is wrong")
     assert client is not None  # a verified secret belongs to a client
+    guesses.right(client.client_id, address)
+    log.info("token_issued: client %r at %s", client.client_id, address)
     return Response(
         Token(
             access_token=tokens.issue(client),

@@ -72,6 +72,15 @@ class Job(Message, frozen=True, kw_only=True):
     """What earlier steps have found; each step's answer is added."""
 
 
+class KeptJob(Message, frozen=True, kw_only=True):
+    """The job that a task waits for, kept so that it can be sent again if its queue loses it."""
+
+    payload: msgspec.Raw
+    """A `Job` as it was published, in JSON."""
+    sequence: int = 0
+    """Where it lies in its queue; 0 where that is not known."""
+
+
 class TaskEvent(Message, frozen=True, kw_only=True):
     """A fact about a task, on `events.task.<id>`."""
 
@@ -83,6 +92,8 @@ class TaskEvent(Message, frozen=True, kw_only=True):
     attempts: int = 0
     result: dict[str, Any] | None = None
     error: TaskError | None = None
+    waits_for: KeptJob | None = None
+    """With the event that begins a step."""
 
 
 def read_event(data: bytes) -> TaskEvent | None:
@@ -153,6 +164,12 @@ def band(priority: int) -> str:
 def job_subject(function: str, priority: int) -> str:
     """Where a job of `function` is published."""
     return f"jobs.{function}.{band(priority)}"
+
+
+def job_id(job: Job) -> str:
+    """The message id of a job: each step of a task is in the queue once."""
+    task_id = job.task.task_id
+    return f"{task_id}:{job.steps[0].function}" if job.done else task_id
 
 
 def event_subject(task_id: str) -> str:

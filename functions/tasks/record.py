@@ -19,6 +19,11 @@ async def record(events: list[TaskEvent], store: TaskStore, stream: Stream) -> N
     load by themselves and a single event is in the table within milliseconds. A crash between
     the commit and the acknowledgement repeats both, and repeating changes nothing.
     """
+    await settle(events, store, stream)
+
+
+async def settle(events: list[TaskEvent], store: TaskStore, stream: Stream) -> None:
+    """Write `events`, and order the webhooks of tasks that ended by them."""
     await store.record(events)
     finals = [e.event_id for e in events if e.status.final and e.task.callback_url is not None]
     if not finals:

@@ -7,13 +7,14 @@ import hashlib
 import hmac
 import socket
 import time
-from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from functions._kit.addresses import is_public
 from functions._kit.consume import consume
 from functions._kit.errors import JobFailed, RetryJob
 from functions._kit.policy import Policy
@@ -54,6 +55,7 @@ async def webhook(job: WebhookJob, limits: Limits) -> None:
         }
     )
     url = row.task.callback_url or ""
+    where = _origin(url)
     headers = signed(limits.webhook_secret, f"{row.task.task_id}:{row.status.value}", body)
     try:
         async with (
@@ -61,13 +63,13 @@ async def webhook(job: WebhookJob, limits: Limits) -> None:
             session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
         ):
             if not 200 <= answer.status < 300:
-                raise RetryJob("webhook_refused", f"{url} answered {answer.status}")
+                raise RetryJob("webhook_refused", f"{where} answered {answer.status}")
     except PrivateAddressError as error:
         raise JobFailed("private_callback_url", str(error)) from error
     except aiohttp.InvalidURL as error:
-        raise JobFailed("invalid_callback_url", f"{url} cannot be called: {error}") from error
+        raise JobFailed("invalid_callback_url", f"{where} cannot be called") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise RetryJob("webhook_unreachable", f"{url}: {error!r}") from error
+        raise RetryJob("webhook_unreachable", f"{where}: {type(error).__name__}") from error
 
 
 def signed(secret: bytes, message_id: str, body: bytes) -> dict[str, str]:
@@ -82,6 +84,15 @@ def signed(secret: bytes, message_id: str, body: bytes) -> dict[str, str]:
         "webhook-timestamp": stamp,
         "webhook-signature": f"v1,{digest}",
     }
+
+
+def _origin(url: str) -> str:
+    """What of a callback_url may be told: path and query often hold a secret of the receiver."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "callback_url"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class PrivateAddressError(Exception):
@@ -99,7 +110,7 @@ class _PublicResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         results = await self._inner.resolve(host, port, family)
         for result in results:
-            if not ip_address(result["host"]).is_global:
+            if not is_public(result["host"]):
                 raise PrivateAddressError(f"{host} resolves to the private {result['host']}")
         return results
 
@@ -112,7 +123,7 @@ class _PublicConnector(aiohttp.TCPConnector):
 
     async def _resolve_host(self, host: str, port: int, traces: Any = None) -> list[ResolveResult]:
         try:
-            public = ip_address(host).is_global
+            public = is_public(host)
         except ValueError:
             public = True
         if not public:

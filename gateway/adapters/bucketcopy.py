@@ -14,7 +14,7 @@ from nats.js.kv import KV_DEL, KV_MARKER_REASON, KV_OP, KV_PURGE
 
 from functions._kit.errors import Unavailable
 from functions._kit.messages import now
-from gateway.adapters.jetstream import PUBLISH_TIMEOUT_S, UNREACHABLE, check_connected
+from gateway.adapters.reaching import ASK_TIMEOUT_S, UNREACHABLE, check_connected
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class _Watch:
                 mem_storage=True,
                 num_replicas=1,
             )
-            js = client.jetstream(timeout=PUBLISH_TIMEOUT_S)
+            js = client.jetstream(timeout=ASK_TIMEOUT_S)
             consumer = await js.add_consumer(f"KV_{bucket}", config)
             if consumer.num_pending == 0:
                 self._note_complete()

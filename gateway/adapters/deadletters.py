@@ -13,7 +13,8 @@ from functions._kit.errors import Unavailable
 from functions._kit.letters import letter_subject, read_letter
 from functions._kit.messages import now
 from functions._kit.ports import Letter
-from gateway.adapters.jetstream import PUBLISH_TIMEOUT_S, JetStream, check_connected, translated
+from gateway.adapters.jetstream import JetStream
+from gateway.adapters.reaching import ASK_TIMEOUT_S, check_connected, translated
 
 STREAM = "DEAD"
 LAST_SEQUENCE = (1 << 64) - 1
@@ -35,7 +36,7 @@ class JetStreamDeadLetters:
     def __init__(self, stream: JetStream) -> None:
         self._stream = stream
         self._client = stream.client
-        self._js = stream.client.jetstream(timeout=PUBLISH_TIMEOUT_S)
+        self._js = stream.client.jetstream(timeout=ASK_TIMEOUT_S)
 
     async def page(self, *, function: str | None, before: int | None, limit: int) -> list[Letter]:
         """See `DeadLetters.page`. JetStream reads forwards only, so the place is searched first."""
@@ -96,7 +97,7 @@ class JetStreamDeadLetters:
         ask = msgspec.json.encode({"filter": letter_subject(function)})
         with translated():
             answer = await self._client.request(
-                f"$JS.API.STREAM.PURGE.{STREAM}", ask, timeout=PUBLISH_TIMEOUT_S
+                f"$JS.API.STREAM.PURGE.{STREAM}", ask, timeout=ASK_TIMEOUT_S
             )
             done = msgspec.json.decode(answer.data)
             if "error" in done:
@@ -130,7 +131,7 @@ class JetStreamDeadLetters:
             letters: list[Letter] = []
             count = 0
             while True:
-                message = await inbox.next_msg(timeout=PUBLISH_TIMEOUT_S)
+                message = await inbox.next_msg(timeout=ASK_TIMEOUT_S)
                 headers = message.headers or {}
                 if "Status" in headers:
                     _check_end(message)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +31,7 @@ from functions._kit.ports import (
     VersionState,
     VersionStatistics,
 )
+from gateway.tls import TlsFiles
 from gateway.tracing import UNTRACED, Tracing
 
 log = logging.getLogger(__name__)
@@ -60,10 +62,12 @@ class TritonInference:
         load_timeout_s: float = 120.0,
         status_timeout_s: float = 5.0,
         tracing: Tracing = UNTRACED,
+        tls: TlsFiles | None = None,
     ) -> None:
-        """`url` is host:port. An inference's time includes its wait in Triton's queue.
+        """`url` is host:port; with `tls` its certificate is checked.
 
-        While it waits, the server is probed every `watch_s`; three silences end the wait.
+        An inference's time includes its wait in Triton's queue. While it waits, the server is
+        probed every `watch_s`; three silences end the wait.
         """
         self._url = url
         self._infer_timeout_s = infer_timeout_s
@@ -71,6 +75,7 @@ class TritonInference:
         self._load_timeout_s = load_timeout_s
         self._status_timeout_s = status_timeout_s
         self._tracing = tracing
+        self._tls = tls
         self._models: dict[tuple[str, str | None], ServedModel] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._opened: InferenceServerClient | None = None
@@ -86,7 +91,15 @@ class TritonInference:
 
     async def open(self) -> None:
         """Make the channel; a server that is away shows at the first call."""
-        self._opened = InferenceServerClient(self._url, channel_args=CHANNEL)
+        files = self._tls or TlsFiles()
+        self._opened = InferenceServerClient(
+            self._url,
+            ssl=self._tls is not None,
+            root_certificates=_path(files.ca),
+            certificate_chain=_path(files.certificate),
+            private_key=_path(files.key),
+            channel_args=CHANNEL,
+        )
 
     async def close(self) -> None:
         """Close the channel; calls under way fail."""
@@ -285,6 +298,10 @@ class TritonInference:
             return await answer
         except InferenceServerException as error:
             raise _translated(error) from error
+
+
+def _path(file: Path | None) -> str | None:
+    return None if file is None else str(file)
 
 
 def _specs(tensors: Any) -> dict[str, TensorSpec]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 
 import msgspec
 import nats
-import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -24,22 +21,30 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from functions._kit.errors import QueueFull, Unavailable
+from functions._kit.errors import Unavailable
 from functions._kit.ports import Receipt, Record
+from gateway.adapters.publishing import MESSAGE_ID, SPARE, Publisher, check_subject, stream_of
+from gateway.adapters.reaching import (
+    ASK_TIMEOUT_S,
+    UNREACHABLE,
+    check_connected,
+    patiently,
+    translated,
+)
+from gateway.tls import TlsFiles, client_context
 from gateway.tracing import UNTRACED, Tracing
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
-PUBLISH_TIMEOUT_S = 5.0
 FOLLOW_HEARTBEAT_S = 2.0
 """A follower that misses two of these, or four at worst, asks for its consumer again."""
+PROBE_S = 2.0
 HOUR_S = 3600.0
-FULL = {10077, 10047}
-"""JetStream's error codes for a stream, or its store, at the limit."""
-
-UNREACHABLE = (nats.errors.Error, nats.js.errors.Error, OSError, asyncio.TimeoutError)
-"""What nats-py raises where the server is away, or does not do what it is asked."""
+SPARE_STREAM = SPARE.rstrip(".").upper()
+SPARE_MAX_MESSAGES = 100_000
+IN_USE = 10058
+"""JetStream's error code for a stream that is there with other settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,13 @@ class StreamLimits:
 
 
 def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
-    """JOBS and FRAMES (each message once, refused when full), EVENTS (a week), DEAD (kept)."""
+    """JOBS and FRAMES (each message once, refused when full), EVENTS (a week), DEAD (kept).
+
+    In a cluster SPARE, too, which takes the place of a queue that has no leader.
+    """
+    spare = _work_queue(SPARE_STREAM, SPARE_MAX_MESSAGES, limits.replicas)
     return [
+        *([spare] if limits.replicas > 1 else []),
         _work_queue("JOBS", limits.jobs_max_messages, limits.replicas),
         _work_queue("FRAMES", limits.frames_max_messages, limits.replicas),
         StreamConfig(
@@ -98,30 +108,51 @@ def _work_queue(name: str, max_messages: int, replicas: int) -> StreamConfig:
     )
 
 
-async def connect(url: str, *, name: str) -> Client:
+async def connect(url: str, *, name: str, tls: TlsFiles | None = None) -> Client:
     """Connect for good: after the first success, a lost server is awaited for ever.
 
-    Raises `Unavailable` where there is no first success within `CONNECT_TIMEOUT_S`.
+    `url` may name several servers, with commas in between; `tls` says whom to believe where it
+    says tls://. Raises `Unavailable` where there is no first success within `CONNECT_TIMEOUT_S`.
     """
 
     async def on_error(error: Exception) -> None:
         log.warning("NATS: %r", error)
 
+    servers, credentials = servers_of(url)
     connecting = nats.connect(
-        url,
+        servers,
         name=name,
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.25,
-        ping_interval=5,
+        ping_interval=2,
         max_outstanding_pings=2,
         error_cb=on_error,
         allow_reconnect=True,
+        **credentials,
+        tls=client_context(tls) if tls else None,
     )
     try:
         # nats-py applies "for ever" to the first attempt as well
         return await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
     except UNREACHABLE as error:
         raise Unavailable("queue", f"NATS cannot be reached: {error!r}") from error
+
+
+def servers_of(url: str) -> tuple[list[str], dict[str, str]]:
+    """The addresses in `url`, and the credentials, as nats-py takes them.
+
+    Credentials stand apart, since servers that the cluster tells of later come without.
+    """
+    addresses: list[str] = []
+    credentials: dict[str, str] = {}
+    for part in filter(None, map(str.strip, url.split(","))):
+        scheme, slashes, rest = part.rpartition("://")
+        user, _, address = rest.rpartition("@")
+        addresses.append(f"{scheme}{slashes}{address}")
+        name, colon, password = user.partition(":")
+        if user:
+            credentials = {"user": name, "password": password} if colon else {"token": name}
+    return addresses, credentials
 
 
 async def ensure_streams(client: Client, limits: StreamLimits) -> None:
@@ -131,42 +162,42 @@ async def ensure_streams(client: Client, limits: StreamLimits) -> None:
 
 
 async def ensure_stream(client: Client, config: StreamConfig) -> None:
-    """Create one stream, or bring it up to date; safe from several processes at once."""
+    """Create one stream, or bring it up to date; safe from several processes at once.
+
+    Raises `Unavailable` as `patiently` does.
+    """
     js = client.jetstream()
-    try:
-        await js.add_stream(config)
-    except nats.js.errors.BadRequestError:
-        await js.update_stream(config)
 
+    async def ensure() -> None:
+        try:
+            await js.add_stream(config)
+        except nats.js.errors.BadRequestError as error:
+            if error.err_code != IN_USE:
+                raise
+            await js.update_stream(config)
 
-def check_connected(client: Client) -> None:
-    """Refuse now: nats-py would keep a message and send it after we said that it failed."""
-    if not client.is_connected:
-        raise Unavailable("queue", "NATS is not connected; it is being called again")
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Whatever nats-py raises within is `Unavailable`."""
-    try:
-        yield
-    except UNREACHABLE as error:
-        raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
-
-
-_SUBJECT = re.compile(r"[^\s\x00-\x1f\x7f]+")
+    await patiently(ensure)
 
 
 class JetStream:
     """Durable publishing and reading. One for a process; `client` is shared with the worker."""
 
-    def __init__(self, client: Client, tracing: Tracing = UNTRACED) -> None:
+    def __init__(
+        self, client: Client, tracing: Tracing = UNTRACED, *, clustered: bool = False
+    ) -> None:
+        """`clustered`: the streams have copies, and SPARE is there."""
         self.client = client
         self._tracing = tracing
-        self._js: JetStreamContext = client.jetstream(timeout=PUBLISH_TIMEOUT_S)
+        self._js: JetStreamContext = client.jetstream(timeout=ASK_TIMEOUT_S)
+        self._clustered = clustered
+        self._publisher = Publisher(client, clustered=clustered)
 
     async def publish(
-        self, subject: str, message: msgspec.Struct, *, message_id: str | None = None
+        self,
+        subject: str,
+        message: msgspec.Struct | msgspec.Raw,
+        *,
+        message_id: str | None = None,
     ) -> Receipt:
         """See `Stream.publish`."""
         return await self.publish_bytes(
@@ -183,30 +214,22 @@ class JetStream:
     ) -> Receipt:
         """`publish` for a message that is encoded already."""
         check_subject(subject)
-        check_connected(self.client)
         headers = dict(headers or {})
         if message_id is not None:
-            headers["Nats-Msg-Id"] = message_id
+            headers[MESSAGE_ID] = message_id
         with self._tracing.publish(subject, message_id, len(data)) as trace:
-            return await self._publish(subject, data, {**headers, **trace})
+            return await self._publisher.publish(subject, data, {**headers, **trace})
 
-    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> Receipt:
-        try:
-            ack = await self._js.publish(subject, data, headers=headers or None)
-        except nats.js.errors.APIError as error:
-            if error.err_code in FULL or "maximum" in (error.description or ""):
-                raise QueueFull("the queue is full; try again later") from error
-            raise Unavailable("queue", f"JetStream refused the message: {error}") from error
-        except UNREACHABLE as error:
-            raise Unavailable("queue", f"JetStream does not answer: {error!r}") from error
-        return Receipt(sequence=ack.seq, duplicate=bool(ack.duplicate))
+    async def move(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        """Store what SPARE held where it belongs. Raises `QueueFull` and `Unavailable`."""
+        await self._publisher.move(subject, data, headers)
 
     async def last(self, subject: str) -> Record | None:
         """See `Stream.last`."""
         check_connected(self.client)
         with translated():
             try:
-                message = await self._js.get_last_msg(_stream_of(subject), subject, direct=False)
+                message = await self._js.get_last_msg(stream_of(subject), subject, direct=False)
             except nats.js.errors.NotFoundError:
                 return None
         return Record(message.seq or 0, subject, message.data or b"", message.time)
@@ -216,7 +239,7 @@ class JetStream:
         check_connected(self.client)
         with translated():
             try:
-                found = await self._js.get_msg(_stream_of(subject), 1, subject, next=True)
+                found = await self._js.get_msg(stream_of(subject), 1, subject, next=True)
             except nats.js.errors.NotFoundError:
                 return None
         return Record(found.seq or 0, found.subject or "", found.data or b"", found.time)
@@ -224,7 +247,7 @@ class JetStream:
     async def follow(self, subject: str, *, after: int | None = 0) -> AsyncIterator[Record]:
         """See `Stream.follow`. An ordered consumer: gaps are noticed and read again."""
         check_connected(self.client)
-        stream = _stream_of(subject)
+        stream = stream_of(subject)
         with translated():
             if after is None:
                 after = (await self._js.stream_info(stream)).state.last_seq
@@ -256,27 +279,31 @@ class JetStream:
         """See `Stream.count`. One request, answered from the stream's index of subjects."""
         check_connected(self.client)
         with translated():
-            info = await self._js.stream_info(_stream_of(subject), subjects_filter=subject)
+            info = await self._js.stream_info(stream_of(subject), subjects_filter=subject)
         return sum((info.state.subjects or {}).values())
 
     async def healthy(self) -> bool:
-        """See `Stream.healthy`."""
+        """See `Stream.healthy`. In a cluster: whether there is a place for a job."""
         if not self.client.is_connected:
             return False
+        if not self._clustered:
+            return await self._answers(self._js.account_info())
+        return any(await self._led("JOBS", SPARE_STREAM))
+
+    async def whole(self) -> bool:
+        """Whether each of the streams can be written to: in a cluster, whether it is led."""
+        if not self._clustered:
+            return await self.healthy()
+        return self.client.is_connected and all(await self._led("JOBS", "FRAMES", "EVENTS", "DEAD"))
+
+    async def _led(self, *names: str) -> list[bool]:
+        """Only a stream's leader answers for it."""
+        asking = (self._answers(self._js.stream_info(name)) for name in names)
+        return await asyncio.gather(*asking)
+
+    async def _answers(self, asking: Awaitable[object]) -> bool:
         try:
-            await self._js.account_info()
+            await asyncio.wait_for(asking, PROBE_S)
         except UNREACHABLE:
             return False
         return True
-
-
-def check_subject(subject: str) -> None:
-    """Raise ValueError for a subject that would break the protocol's line."""
-    if not _SUBJECT.fullmatch(subject):
-        raise ValueError(f"{subject[:100]!r} is no subject: it holds spaces or control characters")
-
-
-def _stream_of(subject: str) -> str:
-    check_subject(subject)
-    names = {"jobs": "JOBS", "frames": "FRAMES", "events": "EVENTS", "dead": "DEAD"}
-    return names[subject.partition(".")[0]]

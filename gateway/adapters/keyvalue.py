@@ -19,12 +19,8 @@ from functions._kit.errors import Unavailable
 from functions._kit.ports import Entry
 from gateway.adapters.background import end
 from gateway.adapters.bucketcopy import BucketCopy, watch
-from gateway.adapters.jetstream import (
-    PUBLISH_TIMEOUT_S,
-    check_connected,
-    ensure_stream,
-    translated,
-)
+from gateway.adapters.jetstream import ensure_stream
+from gateway.adapters.reaching import ASK_TIMEOUT_S, check_connected, translated
 
 FIRST_COPY_S = 10.0
 MAX_KEY_BYTES = 1024
@@ -82,7 +78,7 @@ class JetStreamKeyValue:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        js = client.jetstream(timeout=PUBLISH_TIMEOUT_S)
+        js = client.jetstream(timeout=ASK_TIMEOUT_S)
         # read from the leader: a copy that lags behind would fail every swap
         self._buckets = {
             name: Bucket(name, f"KV_{name}", f"$KV.{name}.", js, direct=False) for name in BUCKETS

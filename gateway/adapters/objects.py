@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from yarl import URL
 
 from functions._kit.errors import NotFound, TooLarge, Unavailable
 from functions._kit.ports import ObjectInfo
+from gateway.tls import TlsFiles, client_context
 from gateway.tracing import UNTRACED, Tracing
 
 MOST_DELETED = 1000
@@ -31,6 +34,9 @@ CONNECTIONS = 64
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 60
 OWN_URL_S = 300
 """How long a URL holds that we use ourselves, at once; our clock may differ from the server's."""
+SAME_URL_S = 60.0
+"""For so long the same question gets the same URL: whoever asks again and again costs little."""
+MOST_URLS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,8 @@ class S3Address:
     bucket: str
     region: str = "us-east-1"
     public_endpoint: str | None = None
+    ca: Path | None = None
+    """The authorities to believe, where the endpoint says https:// and it is not the machine's."""
 
 
 class S3Objects:
@@ -63,17 +71,21 @@ class S3Objects:
         self._credentials = Credentials(address.access_key, address.secret_key)
         self._url = _bucket_url(address.endpoint, address.bucket)
         self._public_url = _bucket_url(address.public_endpoint or address.endpoint, address.bucket)
+        self._urls: OrderedDict[tuple[str, int], tuple[float, str]] = OrderedDict()
 
     async def head(self, key: str) -> ObjectInfo | None:
-        """See `Objects.head`."""
+        """See `Objects.head`. Signed by hand like `copy`: every status of a task asks."""
+        request = AWSRequest("HEAD", f"{self._url}/{quote(key, safe='/~')}")
+        S3SigV4Auth(self._credentials, "s3", self._region).add_auth(request)
         with self._asking("HeadObject", key):
-            try:
-                found = await self._client.head_object(Bucket=self._bucket, Key=key)
-            except ClientError as error:
-                if _status(error) == 404:
+            async with self._http.head(
+                URL(request.url, encoded=True), headers=dict(request.headers.items())
+            ) as answer:
+                if answer.status == 404:
                     return None
-                raise
-        return _info(key, found)
+                if answer.status != 200:
+                    raise Unavailable("s3", f"S3 refused: status {answer.status} for {key!r}")
+                return _found(key, answer, int(answer.headers["Content-Length"]))
 
     async def download(self, key: str, path: Path, *, limit_bytes: int | None = None) -> ObjectInfo:
         """See `Objects.download`."""
@@ -111,8 +123,7 @@ class S3Objects:
                 if size > limit_bytes:
                     raise _too_large(key, size, limit_bytes)
                 content = await answer.read()
-        modified_at = parsedate_to_datetime(answer.headers["Last-Modified"])
-        return content, ObjectInfo(key, size, answer.headers.get("Content-Type", ""), modified_at)
+        return content, _found(key, answer, size)
 
     async def upload(self, path: Path, key: str, content_type: str) -> None:
         """See `Objects.upload`."""
@@ -158,8 +169,19 @@ class S3Objects:
                     raise Unavailable("s3", f"S3 did not delete {error['Key']!r}: {error['Code']}")
 
     async def presign(self, key: str, *, expires_s: int) -> str:
-        """See `Objects.presign`."""
-        return self._signed(self._public_url, key, expires_s)
+        """See `Objects.presign`. A URL is handed out again while it holds nearly as long as asked.
+
+        That is for `SAME_URL_S`, or a hundredth of its life where that is less.
+        """
+        now, asked = time.monotonic(), (key, expires_s)
+        until, url = self._urls.get(asked, (0.0, ""))
+        if now >= until:
+            url = self._signed(self._public_url, key, expires_s)
+            self._urls[asked] = now + min(SAME_URL_S, expires_s / 100), url
+            self._urls.move_to_end(asked)
+            if len(self._urls) > MOST_URLS:
+                self._urls.popitem(last=False)
+        return url
 
     async def healthy(self) -> bool:
         """See `Objects.healthy`."""
@@ -211,9 +233,16 @@ async def open_objects(address: S3Address, tracing: Tracing = UNTRACED) -> Async
         response_checksum_validation="when_required",
     )
     async with (
-        session.client("s3", endpoint_url=address.endpoint, config=config) as client,
+        session.client(
+            "s3",
+            endpoint_url=address.endpoint,
+            config=config,
+            verify=str(address.ca) if address.ca else None,
+        ) as client,
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            connector=aiohttp.TCPConnector(
+                limit=CONNECTIONS, ssl=client_context(TlsFiles(ca=address.ca))
+            ),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
             ),
@@ -231,6 +260,11 @@ def _bucket_url(endpoint: str, bucket: str) -> str:
 def _info(key: str, answer: dict[str, Any]) -> ObjectInfo:
     modified_at = answer["LastModified"].astimezone(UTC)
     return ObjectInfo(key, answer["ContentLength"], answer.get("ContentType", ""), modified_at)
+
+
+def _found(key: str, answer: aiohttp.ClientResponse, size: int) -> ObjectInfo:
+    modified_at = parsedate_to_datetime(answer.headers["Last-Modified"])
+    return ObjectInfo(key, size, answer.headers.get("Content-Type", ""), modified_at)
 
 
 def _not_found(key: str) -> NotFound:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import click
 
 from functions._kit.policy import SCOPES
 from functions._kit.ports import Client
-from functions._kit.secrets import hash_secret, new_secret
+from functions._kit.secrets import check_client_id, check_secret, hash_secret, new_secret
 from gateway.adapters.tables import ClientTable, open_database
 from gateway.auth import api_key_lookup
 from gateway.cli.main import DATA, configured, run
@@ -29,14 +31,29 @@ def clients() -> None:
 
 @clients.command()
 @click.argument("client_id")
-@click.option("--secret", help="Its secret; generated and printed once unless given.")
+@click.option(
+    "--secret",
+    help="Its secret, '-' to read it from stdin; generated and printed once unless given.",
+)
 @click.option("--scopes", help="Comma-separated; without it, all but system:* and models:write.")
-@click.option("--api-key", help="A key for X-API-Key; generated and printed once unless given.")
+@click.option(
+    "--api-key",
+    help="A key for X-API-Key, or '-' as above; generated and printed once unless given.",
+)
 @DATA
 def add(
     client_id: str, secret: str | None, scopes: str | None, api_key: str | None, data: Path | None
 ) -> None:
-    """Add a client."""
+    """Add a client.
+
+    Other users of the machine can read the arguments of a command, but not its stdin: with '-'
+    a secret is its next line.
+    """
+    secret, api_key = _given("--secret", secret), _given("--api-key", api_key)
+    _check("CLIENT_ID", lambda: check_client_id(client_id))
+    for option, given in (("--secret", secret), ("--api-key", api_key)):
+        if given is not None:
+            _check(option, partial(check_secret, given, client_id))
     run(_add(configured(data=data), client_id, secret, _scopes(scopes), api_key))
 
 
@@ -53,6 +70,23 @@ def list_clients(data: Path | None) -> None:
 def remove(client_id: str, data: Path | None) -> None:
     """Remove a client; running gateways forget it within ten seconds."""
     run(_remove(configured(data=data), client_id))
+
+
+def _given(option: str, value: str | None) -> str | None:
+    """The value itself, or the next line of stdin for '-'."""
+    if value != "-":
+        return value
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise click.BadParameter("stdin holds no further line", param_hint=option)
+    return line
+
+
+def _check(option: str, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
 
 
 def _scopes(text: str | None) -> frozenset[str]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Coroutine
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import click
 import uvloop
 
 from functions._kit.errors import NereidError
-from gateway.settings import Settings, SettingsError, load
+from gateway.redaction import RedactingFormatter
+from gateway.settings import Settings, SettingsError, load, secrets_of
 
 DATA = click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the system's state [.nereid]."
@@ -23,8 +25,28 @@ ONLY = click.option(
 )
 
 
+GROUPS = {
+    "backup": "gateway.cli.backup",
+    "clients": "gateway.cli.clients",
+    "models": "gateway.cli.models",
+    "restore": "gateway.cli.restore",
+}
+"""Commands in a module of the same name, read when one is asked for: `up` shall start at once."""
+
+
 class Cli(click.Group):
     """Turns our own errors into one line on stderr and exit status 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them, by name."""
+        return sorted({*super().list_commands(ctx), *GROUPS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in GROUPS:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(GROUPS[cmd_name]), cmd_name)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -96,11 +118,9 @@ def demo(photo: Path | None, scale: int, output: Path) -> None:
 def configured(*, running: bool = True, **overrides: Any) -> Settings:
     """The settings, with logging set up by them; see `load`."""
     settings = load(running=running, **overrides)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter(secrets_of(settings)))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     for chatty in ("httpx", "botocore", "aiobotocore", "nats", "psycopg.pool"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("pyvips").setLevel(logging.CRITICAL)  # its errors come back as exceptions
@@ -115,14 +135,3 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         raise SystemExit(130) from None
     except asyncio.CancelledError:
         raise SystemExit(130) from None
-
-
-def _register() -> None:
-    from gateway.cli.clients import clients
-    from gateway.cli.models import models
-
-    main.add_command(clients)
-    main.add_command(models)
-
-
-_register()

@@ -55,11 +55,15 @@ async def model_ports(
     from gateway.adapters.keyvalue import ensure_buckets, open_key_values
     from gateway.models.check import MAX_LATENCY_RATIO, Checker
     from gateway.models.opening import open_repository
-    from gateway.runtime import required
+    from gateway.runtime import required, triton_tls
 
     async with AsyncExitStack() as stack:
-        triton = await stack.enter_async_context(TritonInference(required(settings, "triton_url")))
-        client = await connect(required(settings, "nats_url"), name="nereid-models")
+        triton = await stack.enter_async_context(
+            TritonInference(required(settings, "triton_url"), tls=triton_tls(settings))
+        )
+        client = await connect(
+            required(settings, "nats_url"), name="nereid-models", tls=settings.nats_tls
+        )
         stack.push_async_callback(client.close)
         await ensure_buckets(client, settings.stream_replicas)
         values = await stack.enter_async_context(open_key_values(client))

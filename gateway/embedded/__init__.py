@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.embedded.cluster import RunningCluster, nats_cluster
 from gateway.embedded.folder import DataFolder
 from gateway.embedded.nats import NatsSettings, RunningNats
 from gateway.embedded.postgres import PostgresSettings, RunningPostgres
@@ -20,6 +21,7 @@ __all__ = [
     "OnS3",
     "PostgresSettings",
     "Process",
+    "RunningCluster",
     "RunningNats",
     "RunningPostgres",
     "RunningS3",
@@ -28,4 +30,5 @@ __all__ = [
     "S3Settings",
     "StartError",
     "TritonSettings",
+    "nats_cluster",
 ]

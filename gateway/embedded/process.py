@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,8 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 PROBE_INTERVAL_S = 0.02
 TAIL_LINES = 12
 LOG_LIMIT_BYTES = 16 << 20
+NICE = 5
+"""Of what computes: a third of the share of what answers, where both want a core."""
 
 # Everything else of the caller's environment (PG*, RCLONE_*, AWS_*, ...) would change the servers.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
@@ -47,6 +50,8 @@ class Command:
     user: str = ""
     keep_fds: tuple[int, ...] = ()
     deadline_s: float = 30.0
+    nice: int = 0
+    """How far it gives way to others when cores are short (setpriority(2))."""
 
 
 class Process:
@@ -65,6 +70,11 @@ class Process:
         if self._child is None:
             raise RuntimeError(f"{self.command.name} was not started")
         return self._child.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was started and has ended."""
+        return self._exited.is_set()
 
     async def start(self, probe: Probe) -> None:
         """Start the command and return once `probe` says that it answers.
@@ -149,6 +159,8 @@ class Process:
                 start_new_session=True,
                 pass_fds=command.keep_fds,
             )
+        if command.nice:
+            _give_way(self._child.pid, command.nice)
         watch = os.pidfd_open(self._child.pid)
         asyncio.get_running_loop().add_reader(watch, self._reap, watch)
 
@@ -192,10 +204,22 @@ class Process:
         return StartError(name, f"{name} {what}. The end of its log, {log}:\n{self.tail()}")
 
 
-async def http_status(port: int, path: str) -> int | None:
-    """The status of GET `path` on this machine's `port`, or None while nothing answers there."""
+def _give_way(pid: int, nice: int) -> None:
+    """Its session may be scheduled as a group with a niceness of its own (sched(7), autogroup)."""
+    nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice)
+    with contextlib.suppress(OSError):  # it has died, or the system forbids it
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+
+
+async def http_status(port: int, path: str, *, tls: bool = False) -> int | None:
+    """The status of GET `path` on this machine's `port`, or None while nothing answers there.
+
+    With `tls` any certificate will do: it names the host that clients know, not loopback.
+    """
+    context = ssl._create_unverified_context() if tls else None  # noqa: SLF001, S323 - see above
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     except OSError:
         return None
     try:

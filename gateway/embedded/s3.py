@@ -54,6 +54,8 @@ async def start(folder: DataFolder, settings: S3Settings | None = None) -> Runni
                 # Nobody's own remotes and options.
                 "RCLONE_CONFIG": str(folder.write("rclone.conf", "")),
                 "RCLONE_CACHE_DIR": str(folder.folder("rclone_cache")),
+                # Go's garbage: half of what is in use, not as much again
+                "GOGC": "50",
             },
             keep_fds=(folder.lock_fd,),
         )

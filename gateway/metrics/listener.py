@@ -15,8 +15,10 @@ from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 
 from functions._kit.errors import NereidError, RequestError
+from functions._kit.http import caller_of
 from functions._kit.ports import METRICS_MEDIA_TYPE, Metrics
 from gateway.auth import Authenticator
+from gateway.edge.protocol import BoundedProtocol
 from gateway.serving import Server
 from gateway.settings import SettingsError
 
@@ -49,6 +51,8 @@ class MetricsApp:
         headers = [
             (b"content-type", f"{kind}; charset=utf-8".encode()),
             (b"content-length", b"%d" % len(text)),
+            (b"x-content-type-options", b"nosniff"),
+            (b"cache-control", b"no-store"),
         ]
         if status == 401:
             headers.append((b"www-authenticate", b'Bearer realm="nereid"'))
@@ -64,7 +68,7 @@ class MetricsApp:
         if self._authenticator is not None:
             headers = dict(Headers.from_scope(scope))
             try:
-                principal = await self._authenticator.authenticate(headers)
+                principal = await self._authenticator.authenticate(headers, caller_of(scope))
             except RequestError as error:
                 return error.status, f"{error.message}\n".encode()
             except NereidError as error:
@@ -93,6 +97,9 @@ async def listening(
         log_config=None,
         access_log=False,
         server_header=False,
+        http=BoundedProtocol,
+        ws="none",
+        proxy_headers=False,
         lifespan="off",
         limit_concurrency=MOST_AT_ONCE,
         timeout_graceful_shutdown=STOP_GRACE_S,

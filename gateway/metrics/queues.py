@@ -17,7 +17,8 @@ from prometheus_client.registry import Collector
 from functions._kit.errors import Unavailable
 from functions._kit.letters import letter_subject
 from functions._kit.messages import now
-from gateway.adapters.jetstream import JetStream, check_connected, translated
+from gateway.adapters.jetstream import JetStream
+from gateway.adapters.reaching import check_connected, translated
 from gateway.metrics import catalogue
 from gateway.registry import Function
 from gateway.worker.pull import Source, sources_of

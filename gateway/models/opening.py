@@ -41,4 +41,5 @@ def repository_address(settings: Settings, place: S3Place) -> S3Address:
         secret_key=secret_key,
         bucket=place.bucket,
         region=settings.s3_region,
+        ca=settings.s3_ca,
     )

@@ -18,6 +18,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from functions._kit.consume import Consumer
 from functions.tasks.contracts import HIGH, LOW, NORMAL
 from gateway.adapters.jetstream import JetStream
+from gateway.adapters.reaching import patiently
 from gateway.worker.delivery import Delivery
 
 WEIGHTS = {HIGH: 6, NORMAL: 3, LOW: 1}
@@ -61,18 +62,16 @@ async def ensure_durable(client: Client, source: Source, consumer: Consumer) -> 
     Deliveries are not limited here: the worker counts attempts itself, because a delivery that
     a sick backend wasted is none.
     """
-    await client.jetstream().add_consumer(
-        source.stream,
-        ConsumerConfig(
-            durable_name=source.durable,
-            filter_subject=source.subject,
-            ack_policy=AckPolicy.EXPLICIT,
-            deliver_policy=DeliverPolicy.ALL,
-            ack_wait=consumer.policy.ack_wait_s,
-            max_deliver=-1,
-            max_ack_pending=MAX_ACK_PENDING,
-        ),
+    config = ConsumerConfig(
+        durable_name=source.durable,
+        filter_subject=source.subject,
+        ack_policy=AckPolicy.EXPLICIT,
+        deliver_policy=DeliverPolicy.ALL,
+        ack_wait=consumer.policy.ack_wait_s,
+        max_deliver=-1,
+        max_ack_pending=MAX_ACK_PENDING,
     )
+    await patiently(lambda: client.jetstream().add_consumer(source.stream, config))
 
 
 class Puller:

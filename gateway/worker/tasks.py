@@ -19,11 +19,13 @@ from functions._kit.errors import Unavailable
 from functions._kit.messages import new_id, now
 from functions.tasks.contracts import (
     Job,
+    KeptJob,
     Status,
     TaskError,
     TaskEvent,
     event_subject,
     final_id,
+    job_id,
     job_subject,
     read_event,
 )
@@ -142,11 +144,14 @@ class Attempt:
         following = msgspec.structs.replace(
             self.job, steps=tuple(rest), done=self.job.done + step.share, result=result
         )
-        await self._stream.publish(
+        receipt = await self._stream.publish(
             job_subject(rest[0].function, self.job.task.priority),
             following,
-            message_id=f"{self.job.task.task_id}:{rest[0].function}",
+            message_id=job_id(following),
         )
+        payload = msgspec.Raw(msgspec.json.encode(following))
+        kept = KeptJob(payload=payload, sequence=receipt.sequence)
+        await self.tell(self.event(Status.PROCESSING, waits_for=kept))
 
     async def fail(self, code: str, message: str) -> None:
         """Publish that the task has failed for good."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import psutil
-from measure import Engine, conditions
+from measure import PEERS, Engine, conditions
 from served import server
 from served.analyzer import Length, Measurement, Served, analyze
 from served.lines import CoreTime, Line, Spread, words
@@ -24,7 +24,7 @@ from served.machine import machine
 from served.pictures import write_input_data
 from served.targets import Point, Row, Shape
 
-BARE = Path(__file__).parents[1] / "bare_served.py"
+BARE = PEERS / "bare_served.py"
 WARM_UP_ROUNDS = 3
 SHAPELESS_BYTES = 4096
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from benches.photos import make_photo, process, upload
 from measure import peak_mb, system, timed
-from photos import make_photo, process, upload
 from served.lines import LoadLine
 from served.machine import gpu_use
 from served.measuring import common

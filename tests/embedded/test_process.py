@@ -152,3 +152,20 @@ async def test_a_command_that_fails_is_reported_with_the_end_of_its_log(tmp_path
     with pytest.raises(StartError, match="no such encoding"):
         await python(tmp_path, "import sys; sys.exit('no such encoding')").run()
     await python(tmp_path, "print('done')").run()
+
+
+def group_niceness(pid: int) -> int | None:
+    """Of its session, where the kernel has such groups: it counts for more than the process's."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None
+
+
+async def test_what_computes_gives_way_to_what_answers(tmp_path: Path) -> None:
+    code = f"import os; print('nice', os.nice(0)); {WAITS}"
+    process = await started(python(tmp_path, code, nice=3))
+    try:
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, ours + 3)
+        assert group_niceness(process.pid) in {None, min(19, ours + 3)}
+    finally:
+        await process.stop()

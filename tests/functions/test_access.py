@@ -14,6 +14,7 @@ import jwt
 import pytest
 from litestar.handlers import HTTPRouteHandler
 
+from functions._kit.errors import Unauthenticated, Unavailable
 from functions._kit.messages import new_id
 from functions._kit.policy import SCOPES, HttpPolicy
 from functions._kit.ports import Client
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 AssertProblem = Callable[..., dict[str, Any]]
 PUBLIC = {"GET /health/live", "GET /health/ready", "POST /api/v1/auth/token"}
 PUBLIC |= {"GET /", "GET /console/{name:str}"}
+ALICE = Client(client_id="alice", secret_hash="-", scopes=frozenset())
+"""As `World.caller` adds her."""
 ENDLESS = {"/api/v1/alerts/stream"}
 
 
@@ -99,7 +102,7 @@ def _part(content: dict[str, Any]) -> str:
 def _claims(**changes: Any) -> dict[str, Any]:
     moment = int(time.time())
     claims = {"sub": "alice", "aud": "nereid", "scope": "media:read", "iat": moment}
-    claims |= {"exp": moment + 60, **changes}
+    claims |= {"exp": moment + 60, "row": auth.fingerprint(ALICE), **changes}
     return {name: value for name, value in claims.items() if value is not None}
 
 
@@ -119,6 +122,9 @@ def _forgeries(right_key: str) -> dict[str, str]:
         "no audience": jwt.encode(_claims(aud=None), right_key, algorithm="HS256"),
         "no end": jwt.encode(_claims(exp=None), right_key, algorithm="HS256"),
         "nobody": jwt.encode(_claims(sub=None), right_key, algorithm="HS256"),
+        "another row": jwt.encode(_claims(row="0" * 16), right_key, algorithm="HS256"),
+        "no row": jwt.encode(_claims(row=None), right_key, algorithm="HS256"),
+        "scopes of another form": jwt.encode(_claims(scope=["a"]), right_key, algorithm="HS256"),
         "removed client": jwt.encode(_claims(sub="removed"), right_key, algorithm="HS256"),
         "not yet": jwt.encode(_claims(nbf=int(time.time()) + 60), right_key, algorithm="HS256"),
         "empty": "",
@@ -146,6 +152,54 @@ async def test_a_good_token_gets_in_whatever_the_case_of_bearer(world: World) ->
     for scheme in ("Bearer", "bearer", "BEARER"):
         caller = await world.http(Authorization=f"{scheme} {token}")
         assert (await caller.get("/api/v1/media/processingTasks")).status_code == 200
+
+
+async def test_a_client_that_was_added_again_is_not_who_it_was(
+    world: World, assert_problem: AssertProblem
+) -> None:
+    """Its old tokens may have been lost together with the old secret."""
+    alice = await world.caller("alice", "media:read")
+    await world.clients.remove("alice")
+    again = Client(client_id="alice", secret_hash="another", scopes=frozenset({"media:read"}))
+    await world.clients.add(again)
+    assert_problem(await alice.get("/api/v1/media/processingTasks"), 401, "invalid_token")
+
+
+async def test_a_token_gives_no_scope_that_the_client_does_not_have(
+    world: World, assert_problem: AssertProblem
+) -> None:
+    await world.caller("alice", "media:read")
+    token = jwt.encode(_claims(scope="media:read system:read"), world.tokens._secret, "HS256")
+    caller = await world.http(Authorization=f"Bearer {token}")
+    assert (await caller.get("/api/v1/media/processingTasks")).status_code == 200
+    assert_problem(await caller.get("/metrics"), 403, "scope_missing", "scope")
+
+
+async def test_tokens_and_keys_of_the_previous_secret_hold_while_it_is_named(
+    world: World,
+) -> None:
+    await world.add_key("bob", "a key of the old days", "media:read")
+    await world.caller("alice", "media:read")
+    old = world.tokens._secret
+    token = jwt.encode(_claims(), old, "HS256")
+    statuses = {}
+    for previous in (old, None):
+        tokens = auth.Tokens("the new secret of 32 characters or more", 3600, previous)
+        held = auth.Authenticator(world.clients, tokens, tokens._secret, previous)
+        for name, headers in {
+            "token": {"authorization": f"Bearer {token}"},
+            "key": {"x-api-key": "a key of the old days"},
+        }.items():
+            try:
+                statuses[name, previous] = (await held.authenticate(headers)).client_id
+            except Unauthenticated as error:
+                statuses[name, previous] = error.code
+    assert statuses == {
+        ("token", old): "alice",
+        ("key", old): "bob",
+        ("token", None): "invalid_token",
+        ("key", None): "invalid_api_key",
+    }
 
 
 async def test_a_removed_client_is_out_as_soon_as_it_is_forgotten(
@@ -211,6 +265,23 @@ async def test_sick_backends_refuse_and_do_not_let_in(
     answer = await alice.get("/api/v1/media/processingTasks")
     assert_problem(answer, 503, "database_unavailable")
     assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_what_a_server_of_ours_said_is_told_to_the_log_alone(
+    world: World,
+    alice: httpx.AsyncClient,
+    assert_problem: AssertProblem,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def away(task_id: str) -> None:
+        raise Unavailable("database", 'server at "10.1.2.3" refused user "u"') from OSError(task_id)
+
+    world.store.get = away  # type: ignore[method-assign]
+    answer = await alice.get(f"/api/v1/media/processingTasks/{new_id()}")
+    body = assert_problem(answer, 503, "database_unavailable")
+    assert "the database does not serve us" in body["detail"]
+    assert "10.1.2.3" not in answer.text
+    assert "10.1.2.3" in caplog.text
 
 
 async def test_an_error_of_ours_tells_nothing_of_itself(

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.edge.rates import Rates
 from tests.describing import is_stream, operations, problems
 from tests.functions.conftest import MEDIA, World
 from tests.fuzz.asked import MINUTES, SEED, times
@@ -46,7 +47,7 @@ def test_answers_are_as_described(
     make_world: Callable[..., World], runner: asyncio.Runner, photo: bytes, way: str
 ) -> None:
     world = make_world()
-    app = world.new_app(described=True, token_requests_per_minute=1_000_000)
+    app = world.new_app(described=True, rates=Rates(tokens_per_address=1_000_000))
     anyone = runner.run(world.http(app))
     document = runner.run(anyone.get("/schema/openapi.json")).json()
     known = runner.run(furnish(world, photo))

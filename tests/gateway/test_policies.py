@@ -60,3 +60,17 @@ async def test_a_request_beyond_its_time_is_given_up() -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://nereid.test") as caller:
         answer = await caller.get("/slow")
         assert (answer.status_code, answer.json()["code"]) == (503, "function_unavailable")
+
+
+async def test_a_route_without_a_policy_is_for_nobody() -> None:
+    """The registry refuses such a function; should one come in another way, it stays shut."""
+
+    @get("/open")
+    async def opened() -> str:
+        return "secret"
+
+    transport = httpx.ASGITransport(an_app(opened))
+    async with httpx.AsyncClient(transport=transport, base_url="http://nereid.test") as caller:
+        answer = await caller.get("/open")
+        assert (answer.status_code, answer.json()["code"]) == (403, "no_policy")
+        assert (await caller.get("/schema/openapi.json")).status_code == 200

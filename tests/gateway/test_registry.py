@@ -113,3 +113,39 @@ def test_a_wrong_policy_is_refused_when_it_is_made(wrong: dict[str, int]) -> Non
 def test_a_policy_with_an_unknown_scope_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown scope 'media:wirte'"):
         HttpPolicy(scope="media:wirte")
+
+
+@pytest.mark.parametrize("scope", ["", (), ("media:read", "media:wirte")])
+def test_a_policy_says_who_or_that_it_is_public(scope: str | tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="scope"):
+        HttpPolicy(scope=scope)
+    with pytest.raises(TypeError, match="scope"):
+        HttpPolicy()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("opt", "error", "words"),
+    [
+        ("{}", RegistryError, "has no policy"),
+        ("{'policy': None}", RegistryError, "has no policy"),
+        ("{'policy': 'public'}", RegistryError, "has no policy"),
+        ("{'policy': HttpPolicy()}", TypeError, "scope"),
+        ("{'policy': HttpPolicy(scope='everybody')}", ValueError, "unknown scope"),
+    ],
+)
+def test_a_function_without_a_scope_or_public_stops_the_start(
+    house: Callable[..., ModuleType], opt: str, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        discover(house(a__one=HTTP.format(path="/x", opt=opt)))
+
+
+def test_every_function_there_is_says_who_may_call_it() -> None:
+    scopes = [
+        (function.name, route.opt["policy"].any_of)
+        for function in discover()
+        for route in function.routes
+    ]
+    public = {name for name, any_of in scopes if not any_of}
+    assert public == {"system.console", "system.health", "system.token"}
+    assert len(scopes) >= 35

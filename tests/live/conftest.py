@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +36,7 @@ PARTS = {
     "triton": "bin/tritonserver",
 }
 """How the command line of each part is known, by the names of /health/ready."""
-SECRET, KEY = "secret-of-{}", "key-of-{}"
+SECRET, KEY = "the-secret-of-{}", "the-api-key-of-{}"
 
 
 class Nereid:
@@ -50,8 +51,10 @@ class Nereid:
         self._seen: set[psutil.Process] = set()
         self._up: subprocess.Popen[str]
 
-    def start(self) -> None:
+    def start(self, *, models: bool = True) -> None:
+        """Return once it takes work and, with `models`, has loaded the first ones."""
         with (self.data.parent / f"{self.data.name}.log").open("a") as log:
+            said = len(self.said())
             self._up = subprocess.Popen(
                 [NEREID, "up", "--data", str(self.data), "--port", "0"],
                 env=self.environment,
@@ -63,6 +66,11 @@ class Nereid:
         assert self._up.stdout is not None
         word, _, self.url = self._up.stdout.readline().strip().partition(" ")
         assert word == "ready", self.said()
+        deadline = time.monotonic() + 300
+        while models and "\nmodels    loaded" not in self.said()[said:]:
+            assert self._up.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """SIGTERM, as a service manager sends it; nothing may be left of it."""
@@ -301,6 +309,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nereid]:
         max_upload_bytes=4_000_000,
         allow_private_callbacks=True,
         token_requests_per_minute=10_000,
+        wrong_keys_per_minute=10_000,
+        wrong_secrets_per_hour=10_000,
     )
     try:
         nereid.start()

@@ -16,7 +16,7 @@ from functions._kit.errors import NotFound, TooLarge, Unavailable
 from functions._kit.fakes import FakeObjects
 from functions._kit.messages import new_id, now
 from functions._kit.ports import ObjectInfo, Objects
-from gateway.adapters.objects import S3Address, S3Objects, open_objects
+from gateway.adapters.objects import MOST_URLS, S3Address, S3Objects, open_objects
 from gateway.embedded import RunningS3
 
 ODD_NAMES = [
@@ -342,6 +342,33 @@ async def test_a_forged_or_expired_url_is_refused(real: S3Objects, key: str, wri
             while (await http.get(short)).status_code == 200:
                 await asyncio.sleep(0.1)
         assert (await http.get(short)).status_code in {400, 403}  # rclone says 400, S3 itself 403
+
+
+async def test_a_url_is_handed_out_again_and_never_holds_longer_than_was_asked(
+    real: S3Objects, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("gateway.adapters.objects.time.monotonic", lambda: clock[0])
+    signed: list[tuple[str, int]] = []
+
+    def sign(bucket_url: str, key: str, expires_s: int) -> str:
+        signed.append((key, expires_s))
+        return f"{bucket_url}/{key}?{len(signed)}"
+
+    monkeypatch.setattr(real, "_signed", sign)
+    day = await real.presign(key, expires_s=86_400)
+    clock[0] += 59
+    assert await real.presign(key, expires_s=86_400) == day
+    assert await real.presign(key, expires_s=100) != day
+    clock[0] += 1.5
+    assert await real.presign(key, expires_s=86_400) != day, "it would be too old by now"
+    assert await real.presign(f"{key}2", expires_s=86_400) != day
+    count = len(signed)
+    await real.presign(key, expires_s=100)
+    assert len(signed) == count + 1, "a short life is used up sooner"
+    for n in range(MOST_URLS):
+        await real.presign(f"{key}/{n}", expires_s=60)
+    assert len(real._urls) == MOST_URLS
 
 
 async def test_urls_carry_the_public_address_and_reading_goes_to_ours(

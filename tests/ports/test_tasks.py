@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -17,7 +18,15 @@ from functions._kit.errors import Unavailable
 from functions._kit.fakes import FakeTaskStore
 from functions._kit.messages import new_id
 from functions._kit.ports import TaskStore
-from functions.tasks.contracts import Status, Task, TaskError, TaskEvent, TaskRow, final_id
+from functions.tasks.contracts import (
+    KeptJob,
+    Status,
+    Task,
+    TaskError,
+    TaskEvent,
+    TaskRow,
+    final_id,
+)
 from gateway.adapters.tables import TaskTable, open_database
 from gateway.adapters.tables import database as database_module
 from tests.ports.conftest import Gone
@@ -34,10 +43,10 @@ STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The store, and how to make its claims a day older."""
+    """The store, and how to make its claims and last words older."""
 
     store: TaskStore
-    age_claims: Callable[[timedelta], Awaitable[None]]
+    age: Callable[[timedelta], Awaitable[None]]
 
 
 @pytest.fixture(params=["fake", "postgres"])
@@ -61,6 +70,7 @@ async def table(address: str | None) -> AsyncIterator[Table]:
 
         async def age_rows(by: timedelta) -> None:
             await database.fetch("UPDATE idempotency_keys SET created_at = created_at - %s", [by])
+            await database.fetch("UPDATE tasks SET heard_at = heard_at - %s", [by])
 
         yield Table(TaskTable(database), age_rows)
 
@@ -334,10 +344,99 @@ async def test_of_many_requests_at_once_one_takes_the_key(store: TaskStore) -> N
 async def test_an_idempotency_key_is_free_again_after_a_day(table: Table) -> None:
     first, second = new_id(), new_id()
     await table.store.claim("alice", "key", b"body", first)
-    await table.age_claims(timedelta(hours=23, minutes=59))
+    await table.age(timedelta(hours=23, minutes=59))
     assert await table.store.claim("alice", "key", b"new", second) == (b"body", first)
-    await table.age_claims(timedelta(minutes=2))
+    await table.age(timedelta(minutes=2))
     assert await table.store.claim("alice", "key", b"new", second) == (b"new", second)
+
+
+def keeping(job: bytes, sequence: int) -> KeptJob:
+    return KeptJob(payload=msgspec.Raw(job), sequence=sequence)
+
+
+async def kept(store: TaskStore) -> list[tuple[str, bytes, int, int]]:
+    """All tasks that have been silent for a minute: id, job, sequence, resends."""
+    found = await store.unheard(silent_s=60, after=None, limit=100)
+    return [(one.row.task.task_id, one.job, one.sequence, one.resends) for one in found]
+
+
+async def test_a_job_is_kept_while_its_task_is_silent_and_has_not_ended(table: Table) -> None:
+    store, of, other = table.store, task(), task()
+    queued = event(of, Status.QUEUED, waits_for=keeping(b'{"n": 1}', 7))
+    await store.record([queued, event(other, Status.QUEUED)])
+    assert await kept(store) == [], "it was heard just now"
+    await table.age(timedelta(seconds=61))
+    expected = [(of.task_id, b'{"n": 1}', 7, 0)]
+    assert await kept(store) == expected
+    (unheard,) = await store.unheard(silent_s=60, after=None, limit=1)
+    assert unheard.row == await row_of(store, of)
+    await store.record([queued])
+    await table.age(timedelta(seconds=61))
+    assert await kept(store) == expected, "told twice"
+    await store.record([event(of, Status.PROCESSING, 1, progress=0.5)])
+    assert await kept(store) == []
+    await table.age(timedelta(seconds=61))
+    assert await kept(store) == expected
+    await store.record([event(of, Status.FAILED, 2)])
+    await table.age(timedelta(seconds=61))
+    assert await kept(store) == []
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_the_next_steps_job_takes_the_firsts_place_however_late_that_comes(
+    table: Table, *, at_once: bool
+) -> None:
+    store, of = table.store, task()
+    events = [
+        event(of, Status.PROCESSING, 1),
+        event(of, Status.PROCESSING, 2, waits_for=keeping(b"2", 9)),
+        event(of, Status.QUEUED, waits_for=keeping(b"1", 7)),
+        event(of, Status.PROCESSING, 3),
+    ]
+    for some in [events] if at_once else [[one] for one in events]:
+        await store.record(some)
+    await table.age(timedelta(seconds=61))
+    assert await kept(store) == [(of.task_id, b"2", 9, 0)]
+
+
+async def test_a_job_is_kept_even_if_its_worker_is_heard_before_the_gateway(table: Table) -> None:
+    store, of = table.store, task()
+    await store.record([event(of, Status.PROCESSING, 1, progress=0.25, attempts=1)])
+    before = await row_of(store, of)
+    await store.record([event(of, Status.QUEUED, waits_for=keeping(b"1", 7))])
+    assert await row_of(store, of) == before
+    await table.age(timedelta(seconds=61))
+    assert await kept(store) == [(of.task_id, b"1", 7, 0)]
+
+
+async def test_what_was_sent_again_is_noted_and_counts_as_a_word(table: Table) -> None:
+    store, of = table.store, task()
+    await store.record([event(of, Status.QUEUED, waits_for=keeping(b"1", 7))])
+    await table.age(timedelta(seconds=61))
+    await store.resent(of.task_id, sequence=11, resends=2)
+    assert await kept(store) == []
+    await store.record([event(of, Status.QUEUED, waits_for=keeping(b"1", 7))])
+    await table.age(timedelta(seconds=61))
+    assert await kept(store) == [(of.task_id, b"1", 11, 2)], "the recorder's word came late"
+    await store.record([event(of, Status.PROCESSING, waits_for=keeping(b"2", 12))])
+    await table.age(timedelta(seconds=61))
+    assert await kept(store) == [(of.task_id, b"2", 12, 0)]
+    await store.record([event(of, Status.CANCELLED)])
+    await store.resent(of.task_id, sequence=13, resends=3)
+    await store.resent(new_id(), sequence=13, resends=3)
+    await table.age(timedelta(seconds=61))
+    assert await kept(store) == []
+
+
+async def test_the_unheard_come_in_pages_by_id(table: Table) -> None:
+    store, tasks = table.store, [task() for _ in range(5)]
+    jobs = [event(of, Status.QUEUED, waits_for=keeping(b"1", 1)) for of in tasks]
+    await store.record(jobs)
+    await table.age(timedelta(seconds=61))
+    seen: list[str] = []
+    while some := await store.unheard(silent_s=60, after=seen[-1] if seen else None, limit=2):
+        seen += [one.row.task.task_id for one in some]
+    assert seen == [of.task_id for of in tasks]
 
 
 async def test_a_database_that_runs_is_healthy(store: TaskStore) -> None:
@@ -352,6 +451,8 @@ async def _is_unavailable(store: TaskStore) -> None:
         store.finished_by([final_id(new_id())]),
         page_ids(store),
         store.claim("alice", "key", b"", new_id()),
+        store.unheard(silent_s=60, after=None, limit=1),
+        store.resent(new_id(), sequence=1, resends=1),
     )
     for call in calls:
         with pytest.raises(Unavailable) as caught:
@@ -373,6 +474,40 @@ async def test_a_database_that_is_gone_is_unavailable(
         await store.record([event(task(), Status.QUEUED)])
         async with database_gone():
             await _is_unavailable(store)
+
+
+async def test_connections_that_the_server_ended_are_noticed_before_they_are_used(
+    database_url: str,
+) -> None:
+    async with open_database(database_url, max_connections=3) as database:
+        await asyncio.gather(*(database.fetch("SELECT pg_sleep(0.2)") for _ in range(3)))
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as admin:
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
+            mine = [admin.info.backend_pid]
+            await admin.execute(f"SELECT pg_terminate_backend(pid) {others}", mine)
+            async with asyncio.timeout(60):
+                while await (await admin.execute(f"SELECT {others}", mine)).fetchone():
+                    await asyncio.sleep(0.01)
+        for _ in range(3):
+            assert await database.fetch("SELECT 1 AS one") == [{"one": 1}]
+
+
+async def test_a_transaction_is_kept_whole_or_not_at_all(database_url: str) -> None:
+    async with open_database(database_url) as database:
+        await database.fetch("CREATE TABLE kept (n int)")
+
+        async def fail_halfway() -> None:
+            async with database.transaction() as connection:
+                await connection.execute("INSERT INTO kept VALUES (1)")
+                raise RuntimeError("halfway")
+
+        with pytest.raises(RuntimeError, match="halfway"):
+            await fail_halfway()
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO kept VALUES (2)")
+            await connection.execute("INSERT INTO kept VALUES (3)")
+        found = await database.fetch("SELECT n FROM kept ORDER BY n")
+    assert [row["n"] for row in found] == [2, 3]
 
 
 async def test_processes_that_start_together_migrate_once(database_url: str) -> None:

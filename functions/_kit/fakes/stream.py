@@ -32,7 +32,11 @@ class FakeStream:
         self._news = asyncio.Event()
 
     async def publish(
-        self, subject: str, message: msgspec.Struct, *, message_id: str | None = None
+        self,
+        subject: str,
+        message: msgspec.Struct | msgspec.Raw,
+        *,
+        message_id: str | None = None,
     ) -> Receipt:
         """See `Stream.publish`."""
         return await self.publish_bytes(

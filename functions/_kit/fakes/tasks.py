@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
 
 from functions._kit.errors import Unavailable
 from functions._kit.messages import now
-from functions._kit.ports import Page
+from functions._kit.ports import Page, Unheard
 from functions.tasks.contracts import Status, TaskEvent, TaskRow
 
 CLAIM_LIFETIME = timedelta(hours=24)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a row holds beside what is asked for: see `Unheard`."""
+
+    heard_at: datetime
+    job: bytes | None = None
+    sequence: int = 0
+    resends: int = 0
+
+
 class FakeTaskStore:
-    """Answers as `TaskTable` does. `clock` says when an Idempotency-Key is a day old."""
+    """Answers as `TaskTable` does. `clock` says how old Idempotency-Keys and last words are."""
 
     def __init__(self, clock: Callable[[], datetime] = now) -> None:
         self.sick = False
         self.clock = clock
         self._rows: dict[str, TaskRow] = {}
+        self._kept: dict[str, _Kept] = {}
         self._claims: dict[tuple[str, str], tuple[datetime, bytes, str]] = {}
 
     async def record(self, events: Sequence[TaskEvent]) -> None:
@@ -29,12 +41,35 @@ class FakeTaskStore:
         self._check_health()
         for event in events:
             task_id = event.task.task_id
-            self._rows[task_id] = _moved(self._rows.get(task_id), event)
+            before = self._rows.get(task_id)
+            kept = self._kept.get(task_id, _Kept(self.clock()))
+            if before is None or not _is_behind(before, event):
+                self._rows[task_id] = _moved(before, event)
+            elif before.status.final or kept.job is not None or event.waits_for is None:
+                continue
+            self._kept[task_id] = _heard(kept, event, self.clock())
 
     async def finished_by(self, event_ids: Sequence[str]) -> list[TaskRow]:
         """See `TaskStore.finished_by`."""
         self._check_health()
         return [row for row in self._rows.values() if row.final_event_id in set(event_ids)]
+
+    async def unheard(self, *, silent_s: float, after: str | None, limit: int) -> list[Unheard]:
+        """See `TaskStore.unheard`."""
+        self._check_health()
+        before = self.clock() - timedelta(seconds=silent_s)
+        found = [
+            Unheard(self._rows[task_id], kept.job, kept.sequence, kept.resends)
+            for task_id, kept in sorted(self._kept.items())
+            if kept.job is not None and kept.heard_at < before and task_id > (after or "")
+        ]
+        return found[:limit]
+
+    async def resent(self, task_id: str, *, sequence: int, resends: int) -> None:
+        """See `TaskStore.resent`."""
+        self._check_health()
+        if (kept := self._kept.get(task_id)) is not None and kept.job is not None:
+            self._kept[task_id] = _Kept(self.clock(), kept.job, sequence, resends)
 
     async def get(self, task_id: str) -> TaskRow | None:
         """See `TaskStore.get`."""
@@ -82,10 +117,23 @@ class FakeTaskStore:
             raise Unavailable("database", "PostgreSQL cannot be reached: the fake is sick")
 
 
+def _is_behind(row: TaskRow, event: TaskEvent) -> bool:
+    return row.status.final or event.status.rank < row.status.rank
+
+
+def _heard(kept: _Kept, event: TaskEvent, moment: datetime) -> _Kept:
+    if event.status.final:
+        return _Kept(moment)
+    if event.waits_for is None:
+        return _Kept(moment, kept.job, kept.sequence, kept.resends)
+    job, sequence = bytes(event.waits_for.payload), event.waits_for.sequence
+    if job == kept.job:  # told once more
+        return _Kept(moment, job, max(sequence, kept.sequence), kept.resends)
+    return _Kept(moment, job, sequence)
+
+
 def _moved(row: TaskRow | None, event: TaskEvent) -> TaskRow:
-    """`row` as it is after `event`, which a row that is further along ignores."""
-    if row is not None and (row.status.final or event.status.rank < row.status.rank):
-        return row
+    """`row` as it is after `event`."""
     row = row or TaskRow(task=event.task, status=event.status, progress=0.0, attempts=0)
     starts = [row.started_at, event.at if event.status is Status.PROCESSING else None]
     return msgspec.structs.replace(

@@ -52,7 +52,7 @@ from functions._kit.ports.stream import (
     Record,
     Stream,
 )
-from functions._kit.ports.tasks import Page, TaskStore
+from functions._kit.ports.tasks import Page, TaskStore, Unheard
 
 __all__ = [
     "AUDIO_TYPES",
@@ -99,6 +99,7 @@ __all__ = [
     "TokenIssuer",
     "TranscriptionFigures",
     "Turns",
+    "Unheard",
     "Usage",
     "VersionState",
     "VersionStatistics",

@@ -24,6 +24,8 @@ class Limits:
     allow_private_callbacks: bool
     webhook_secret: bytes
     url_lifetime_s: int = 24 * 3600
+    reserved_prefixes: tuple[str, ...] = ()
+    """Keys of the bucket that are no files of anybody: models, where they lie in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Probes:
     checks: Mapping[str, Callable[[], Awaitable[bool]]]
     sickness: Callable[[], Mapping[str, str]] = dict
     """What workers are waiting for now, by backend: it answers, and fails what they ask of it."""
+    loading: Callable[[], Mapping[str, str]] = dict
+    """What is still on its way after a start, by part, with a sentence; work for it waits."""
 
 
 class Tally(Protocol):

@@ -14,7 +14,10 @@ from functions.tasks.contracts import DeadLetter
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The stream's answer to a publish: stored durably at `sequence`, or known already."""
+    """The stream's answer to a publish: stored durably at `sequence`, or known already.
+
+    The sequence is 0 where the message is safe, and on its way to a queue without a leader.
+    """
 
     sequence: int
     duplicate: bool
@@ -34,7 +37,11 @@ class Stream(Protocol):
     """Durable messages: NATS JetStream."""
 
     async def publish(
-        self, subject: str, message: msgspec.Struct, *, message_id: str | None = None
+        self,
+        subject: str,
+        message: msgspec.Struct | msgspec.Raw,
+        *,
+        message_id: str | None = None,
     ) -> Receipt:
         """Store `message`; return when it is durable. A repeated `message_id` stores nothing.
 

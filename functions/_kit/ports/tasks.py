@@ -17,18 +17,45 @@ class Page:
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """A task that has not ended and of which nothing was heard lately, and the job it waits for."""
+
+    row: TaskRow
+    job: bytes
+    sequence: int
+    """Where the job lies in its queue; 0 where that is not known."""
+    resends: int
+    """How often it was sent again."""
+
+
 class TaskStore(Protocol):
     """The record of every task: a table of PostgreSQL."""
 
     async def record(self, events: Sequence[TaskEvent]) -> None:
         """Bring rows up to date with `events`, in one statement.
 
-        Rows only move forward; an event that is late or repeated changes nothing.
+        Rows only move forward; an event that is late or repeated changes nothing. The job that an
+        event names is kept until the task ends.
         """
         ...
 
     async def finished_by(self, event_ids: Sequence[str]) -> list[TaskRow]:
         """The rows that one of these final events has ended."""
+        ...
+
+    async def unheard(self, *, silent_s: float, after: str | None, limit: int) -> list[Unheard]:
+        """Up to `limit` tasks that wait for a job, with no event recorded for `silent_s`.
+
+        In the order of their ids, above `after`.
+        """
+        ...
+
+    async def resent(self, task_id: str, *, sequence: int, resends: int) -> None:
+        """Note where the job of a task lies now, and how often it was sent again.
+
+        That counts as a word of the task.
+        """
         ...
 
     async def get(self, task_id: str) -> TaskRow | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from functions._kit.sound import convert
 from gateway.adapters.confined import child
-from gateway.adapters.confined.confine import limit_memory
+from gateway.adapters.confined.confine import give_way, limit_memory
 from gateway.adapters.confined.messages import AnyWork, Convert, Done
 
 MEMORY_BYTES = 384 << 20
@@ -30,6 +30,7 @@ def do(work: AnyWork, on_progress: Callable[[float], None]) -> Done:
 
 def main() -> None:
     """Until the parent has no more work."""
+    give_way()
     limit_memory(MEMORY_BYTES)
     child.run(do)
 

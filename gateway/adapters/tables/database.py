@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,8 +44,13 @@ class Database:
         self._pool = pool
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """A connection in a transaction that commits at the end."""
+        async with self._connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
         try:
             async with self._pool.connection(timeout=CONNECT_TIMEOUT_S) as connection:
                 yield connection
@@ -52,8 +58,8 @@ class Database:
             raise Unavailable("database", f"PostgreSQL cannot be reached: {error}") from error
 
     async def fetch(self, query: str, parameters: Any = None) -> list[DictRow]:
-        """Run one statement and return its rows."""
-        async with self.connection() as connection:
+        """Run one statement, which commits by itself, and return its rows: one round trip."""
+        async with self._connection() as connection:
             cursor = await connection.execute(query.encode(), parameters)
             return await cursor.fetchall() if cursor.description else []
 
@@ -67,7 +73,7 @@ class Database:
 
     async def migrate(self) -> None:
         """Bring the schema up to date; processes that start together take turns."""
-        async with self.connection() as connection:
+        async with self.transaction() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
             await connection.execute(
                 "CREATE TABLE IF NOT EXISTS schema_migrations "
@@ -83,6 +89,14 @@ class Database:
                     )
 
 
+async def _check(connection: Connection) -> None:
+    """Ask an idle connection only where the server has said something, if only that it is gone."""
+    said = select.poll()
+    said.register(connection.fileno(), select.POLLIN)
+    if said.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
+
+
 @asynccontextmanager
 async def open_database(url: str, *, max_connections: int = 8) -> AsyncIterator[Database]:
     """Open the pool and migrate. Raises `Unavailable` when the first connection fails."""
@@ -91,8 +105,9 @@ async def open_database(url: str, *, max_connections: int = 8) -> AsyncIterator[
         min_size=1,
         max_size=max_connections,
         open=False,
-        check=AsyncConnectionPool.check_connection,
+        check=_check,
         kwargs={
+            "autocommit": True,
             "row_factory": dict_row,
             "context": _adapters,
             "connect_timeout": int(CONNECT_TIMEOUT_S),

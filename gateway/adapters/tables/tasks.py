@@ -7,31 +7,37 @@ from typing import Any
 
 import msgspec
 
-from functions._kit.ports import Page
-from functions.tasks.contracts import Status, Task, TaskError, TaskEvent, TaskRow
+from functions._kit.ports import Page, Unheard
+from functions.tasks.contracts import KeptJob, Status, Task, TaskError, TaskEvent, TaskRow
 from gateway.adapters.tables.database import Database
 from gateway.adapters.tables.json_text import json_text
 
 _RECORD = """
 INSERT INTO tasks AS t (task_id, client_id, workflow, priority, status, rank, progress, attempts,
                         created_at, started_at, finished_at, callback_url, result, error,
-                        final_event_id)
+                        final_event_id, job, job_sequence)
 SELECT * FROM unnest(
     %(task_id)s::uuid[], %(client_id)s::text[], %(workflow)s::text[], %(priority)s::smallint[],
     %(status)s::text[], %(rank)s::smallint[], %(progress)s::real[], %(attempts)s::int[],
     %(created_at)s::timestamptz[], %(started_at)s::timestamptz[], %(finished_at)s::timestamptz[],
-    %(callback_url)s::text[], %(result)s::jsonb[], %(error)s::jsonb[], %(final_event_id)s::text[])
+    %(callback_url)s::text[], %(result)s::jsonb[], %(error)s::jsonb[], %(final_event_id)s::text[],
+    %(job)s::bytea[], %(job_sequence)s::bigint[])
 ON CONFLICT (task_id) DO UPDATE SET
-    status = excluded.status,
-    rank = excluded.rank,
+    status = CASE WHEN excluded.rank >= t.rank THEN excluded.status ELSE t.status END,
+    rank = greatest(t.rank, excluded.rank),
     progress = greatest(t.progress, excluded.progress),
     attempts = greatest(t.attempts, excluded.attempts),
     started_at = least(t.started_at, excluded.started_at),
     finished_at = excluded.finished_at,
     result = excluded.result,
     error = excluded.error,
-    final_event_id = excluded.final_event_id
-WHERE t.rank < 2 AND excluded.rank >= t.rank
+    final_event_id = excluded.final_event_id,
+    job = CASE WHEN excluded.rank < 2 THEN coalesce(excluded.job, t.job) END,
+    job_sequence = CASE WHEN coalesce(excluded.job, t.job) = t.job
+        THEN greatest(t.job_sequence, excluded.job_sequence) ELSE excluded.job_sequence END,
+    resends = CASE WHEN coalesce(excluded.job, t.job) = t.job THEN t.resends ELSE 0 END,
+    heard_at = now()
+WHERE t.rank < 2 AND (excluded.rank >= t.rank OR (t.job IS NULL AND excluded.job IS NOT NULL))
 """
 _COLUMNS = """task_id, client_id, workflow, priority, status, progress, attempts, created_at,
     started_at, finished_at, callback_url, result, error, final_event_id"""
@@ -60,6 +66,29 @@ class TaskTable:
             [[event_id.partition(":")[0] for event_id in event_ids], list(event_ids)],
         )
         return [_task_row(row) for row in found]
+
+    async def unheard(self, *, silent_s: float, after: str | None, limit: int) -> list[Unheard]:
+        """See `TaskStore.unheard`."""
+        found = await self._database.fetch(
+            f"SELECT {_COLUMNS}, job, job_sequence, resends FROM tasks "
+            "WHERE rank < 2 AND job IS NOT NULL "
+            "AND heard_at < now() - make_interval(secs => %(silent_s)s) "
+            "AND (%(after)s::uuid IS NULL OR task_id > %(after)s) "
+            "ORDER BY task_id LIMIT %(limit)s",
+            {"after": after, "silent_s": silent_s, "limit": limit},
+        )
+        return [
+            Unheard(_task_row(row), bytes(row["job"]), row["job_sequence"], row["resends"])
+            for row in found
+        ]
+
+    async def resent(self, task_id: str, *, sequence: int, resends: int) -> None:
+        """See `TaskStore.resent`."""
+        await self._database.fetch(
+            "UPDATE tasks SET job_sequence = %s, resends = %s, heard_at = now() "
+            "WHERE task_id = %s AND rank < 2",
+            [sequence, resends, task_id],
+        )
 
     async def get(self, task_id: str) -> TaskRow | None:
         """See `TaskStore.get`."""
@@ -97,7 +126,7 @@ class TaskTable:
         self, client_id: str, key: str, fingerprint: bytes, task_id: str
     ) -> tuple[bytes, str]:
         """See `TaskStore.claim`."""
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             await connection.execute(
                 """INSERT INTO idempotency_keys AS k (client_id, key, fingerprint, task_id)
                    VALUES (%s, %s, %s, %s)
@@ -132,6 +161,7 @@ def _row(events: list[TaskEvent]) -> dict[str, Any]:
 
     A late event counts for nothing, here as in the table.
     """
+    kept = _kept(events)
     events = list(_forward(events))
     last = events[-1]
     started = [e.at for e in events if e.status is Status.PROCESSING]
@@ -151,7 +181,15 @@ def _row(events: list[TaskEvent]) -> dict[str, Any]:
         "result": json_text(last.result) if last.result is not None else None,
         "error": json_text(last.error) if last.error is not None else None,
         "final_event_id": last.event_id if last.status.final else None,
+        "job": bytes(kept.payload) if kept is not None and not last.status.final else None,
+        "job_sequence": kept.sequence if kept is not None else 0,
     }
+
+
+def _kept(events: list[TaskEvent]) -> KeptJob | None:
+    """The job of the furthest step; a worker may be heard before the gateway's own "queued"."""
+    naming = [event for event in reversed(events) if event.waits_for is not None]
+    return max(naming, key=lambda event: event.status.rank).waits_for if naming else None
 
 
 def _forward(events: list[TaskEvent]) -> Iterator[TaskEvent]:

@@ -236,6 +236,8 @@ PRIVATE = [
     "http://a.localhost/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://0.0.0.0/",
     "http://10.1.2.3/", "http://172.16.0.1/", "http://192.168.0.1/", "http://169.254.169.254/",
     "http://100.64.0.1/", "http://[fe80::1]/", "http://[fd00::1]/", "http://[::]/",
+    "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://[::127.0.0.1]/",
+    "http://224.0.0.1/", "http://LocalHost./",
 ]  # fmt: skip
 
 
@@ -264,7 +266,8 @@ async def test_a_private_callback_url_is_refused_unless_allowed(
      "file:///etc/passwd", "javascript:alert(1)", "http://x.test/\0", "http://x.test/a b",
      "http://x.test/\r\nX: y", "http://127.1/",
      "http://2130706433/", "http://0x7f000001/", "http://017700000001/", "http://1.2.3.4./",
-     "http://x\u0000.test/", "http://user@x.test/"],
+     "http://x\u0000.test/", "http://user@x.test/", "http://0X7F.1/", "http://127.0x1/",
+     "http://\uff11\uff12\uff17.0.0.1/", "http://\u2460\u2461\u2466.1/"],
     ids=repr,
 )  # fmt: skip
 async def test_a_callback_url_that_can_never_be_called_is_refused(

@@ -80,3 +80,17 @@ async def test_a_part_that_hangs_is_unreachable_in_time(
     async with asyncio.timeout(60):
         answer = await caller.get("/health/ready")
     assert answer.json()["parts"] == ALL_OK | {"s3": "unreachable"}
+
+
+async def test_reasons_tell_strangers_no_address(world: World, nobody: httpx.AsyncClient) -> None:
+    world.sickness = {
+        "database": 'PostgreSQL cannot be reached: connection to server at "10.1.2.3", port 5432 '
+        'failed: FATAL: password authentication failed for user "nereid"',
+        "s3": "S3 cannot be reached: ClientConnectorError(host='s3.inner', port=9000)",
+        "queue": "NATS cannot be reached: nats://u:pw@10.1.2.4:4222 [fd00::12]:4222\nand more",
+    }
+    reasons = (await nobody.get("/health/ready")).json()["reasons"]
+    told = " ".join(reasons.values())
+    assert reasons["database"].startswith("PostgreSQL cannot be reached")
+    for place in ("10.1.2", "5432", "nereid", "s3.inner", "9000", "pw", "fd00", "more"):
+        assert place not in told

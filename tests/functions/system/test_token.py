@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from functions._kit.ports import Client
 from functions._kit.secrets import hash_secret
+from gateway.edge.rates import Rates
 
 if TYPE_CHECKING:
     from tests.functions.conftest import World
@@ -111,7 +112,7 @@ async def test_guessing_is_slowed_down(
     world: World, known: httpx.AsyncClient, assert_problem: AssertProblem
 ) -> None:
     del known
-    caller = await world.http(world.new_app(token_requests_per_minute=3))
+    caller = await world.http(world.new_app(rates=Rates(tokens_per_address=3)))
     for _ in range(3):
         assert (await caller.post(PATH, json=GOOD)).status_code == 200
     answer = await caller.post(PATH, json=GOOD)

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 
 import pytest
 import pytest_asyncio
@@ -162,7 +163,11 @@ async def test_no_spelling_of_this_machine_is_called(receiver: Receiver, host: s
     assert not receiver.heard
 
 
-@pytest.mark.parametrize("host", ["10.0.0.1", "192.168.1.1", "169.254.169.254", "[fd00::1]"])
+@pytest.mark.parametrize(
+    "host",
+    ["10.0.0.1", "192.168.1.1", "169.254.169.254", "[fd00::1]", "[64:ff9b::a9fe:a9fe]",
+     "[2002:a9fe:a9fe::]", "[::10.0.0.1]", "[fec0::1]", "100.64.0.1", "224.0.0.1"],
+)  # fmt: skip
 async def test_no_private_address_is_called(host: str) -> None:
     with pytest.raises(JobFailed) as caught:
         await webhook.handler(job(f"http://{host}/"), PUBLIC_ONLY)
@@ -188,6 +193,48 @@ async def test_a_name_is_checked_by_where_it_leads(
         await webhook.handler(told, PUBLIC_ONLY)
     assert caught.value.code == "private_callback_url"
     assert not receiver.heard
+
+
+async def test_a_name_is_called_where_it_was_checked_and_asked_once(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that leads elsewhere the second time (DNS rebinding) is asked no second time."""
+    asked: list[str] = []
+
+    async def resolve(_: object, host: str, port: int = 0, family: int = 0) -> list[object]:
+        del family
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) == 1 else "10.0.0.1"
+        return [
+            {"hostname": host, "host": address, "port": port, "family": 2, "proto": 0, "flags": 0}
+        ]
+
+    monkeypatch.setattr("aiohttp.ThreadedResolver.resolve", resolve)
+    checked: list[str] = []
+
+    def is_public(address: str) -> bool:
+        ip_address(address)  # raises for a name, as the real one does
+        checked.append(address)
+        # loopback stands for a public address here
+        return address == "127.0.0.1"
+
+    monkeypatch.setattr(module, "is_public", is_public)
+    await webhook.handler(job(f"http://hooks.example.org:{receiver.port}/hook"), PUBLIC_ONLY)
+    assert asked == ["hooks.example.org"]
+    assert "127.0.0.1" in checked
+    assert [path for path, _, _ in receiver.heard] == ["/hook"]
+
+
+async def test_what_is_told_of_a_failure_holds_no_secret_of_the_url(
+    receiver: Receiver, unused_tcp_port: int
+) -> None:
+    receiver.answers = [web.Response(status=500)]
+    for port in (receiver.port, unused_tcp_port):
+        url = f"http://127.0.0.1:{port}/hook/very-secret?token=also-secret"
+        with pytest.raises(RetryJob) as caught:
+            await webhook.handler(job(url), LIMITS)
+        assert "secret" not in caught.value.message
+        assert f"http://127.0.0.1:{port}" in caught.value.message
 
 
 async def test_nobody_there_is_tried_again(unused_tcp_port: int) -> None:

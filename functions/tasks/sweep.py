@@ -1,0 +1,115 @@
+"""jobs.tasks.sweep: tasks of which nobody has heard, because their queue has lost them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+from functions._kit.consume import Tick, consume
+from functions._kit.left_behind import STEP
+from functions._kit.messages import now
+from functions._kit.policy import Policy
+from functions._kit.ports import Record, Stream, TaskStore, Unheard
+from functions.tasks.contracts import (
+    Job,
+    Status,
+    TaskError,
+    TaskEvent,
+    event_subject,
+    final_id,
+    job_id,
+    job_subject,
+)
+from functions.tasks.record import settle
+
+SILENT_S = 60.0
+"""A task in work is heard every second; one that waits is silent, and still in its queue."""
+MOST_RESENDS = 3
+
+_decode_job = msgspec.json.Decoder(Job).decode
+_decode_event = msgspec.json.Decoder(TaskEvent).decode
+
+
+@consume("jobs.tasks.sweep", policy=Policy(every_s=30.0, timeout_s=600.0, attempts=3))
+async def sweep(tick: Tick, store: TaskStore, stream: Stream) -> None:
+    """Send again what has left its queue without a word, or fail it where that did not help."""
+    after: str | None = None
+    while some := await store.unheard(silent_s=SILENT_S, after=after, limit=STEP):
+        queues = _Queues(stream)
+        for one in some:
+            await _look_after(one, tick, queues, store, stream)
+        after = some[-1].row.task.task_id
+
+
+async def _look_after(
+    one: Unheard, tick: Tick, queues: _Queues, store: TaskStore, stream: Stream
+) -> None:
+    job = _decode_job(one.job)
+    subject = job_subject(job.steps[0].function, job.task.priority)
+    if one.sequence and one.sequence >= await queues.front(subject):
+        return  # it waits, or somebody has it in hand
+    last = await stream.last(event_subject(job.task.task_id))
+    if last is not None and (event := _decode_event(last.data)).status.final:
+        await settle([event], store, stream)
+    elif last is None or not _is_fresh(last, tick):
+        await _send_again(one, job, subject, store, stream)
+
+
+def _is_fresh(last: Record, tick: Tick) -> bool:
+    """Whether the task was heard of, and the table does not know as yet."""
+    return last.stored_at is not None and last.stored_at > tick.at - timedelta(seconds=SILENT_S)
+
+
+async def _send_again(
+    one: Unheard, job: Job, subject: str, store: TaskStore, stream: Stream
+) -> None:
+    """A task whose job is done twice has one result all the same."""
+    resends = one.resends
+    message_id = job_id(job)
+    if one.sequence:
+        resends += 1
+        message_id = f"{message_id}:again:{resends}"
+    if resends > MOST_RESENDS:
+        await _fail(one, store, stream)
+        return
+    receipt = await stream.publish(subject, msgspec.Raw(one.job), message_id=message_id)
+    if not one.sequence and not receipt.duplicate:
+        resends += 1  # else its place is known now, and nothing was sent
+    await store.resent(job.task.task_id, sequence=receipt.sequence, resends=resends)
+
+
+async def _fail(one: Unheard, store: TaskStore, stream: Stream) -> None:
+    task = one.row.task
+    error = TaskError(
+        code="job_lost",
+        message=f"the job was sent again {MOST_RESENDS} times, and no worker was heard of it; "
+        "send the request again",
+    )
+    event = TaskEvent(
+        event_id=final_id(task.task_id),
+        task=task,
+        status=Status.FAILED,
+        at=now(),
+        progress=one.row.progress,
+        attempts=one.row.attempts,
+        error=error,
+    )
+    receipt = await stream.publish(event_subject(task.task_id), event, message_id=event.event_id)
+    if not receipt.duplicate:
+        await settle([event], store, stream)
+
+
+class _Queues:
+    """The sequence of the oldest message on each subject, asked for once."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._fronts: dict[str, float] = {}
+
+    async def front(self, subject: str) -> float:
+        """Infinity where nothing waits."""
+        if subject not in self._fronts:
+            oldest = await self._stream.oldest(subject)
+            self._fronts[subject] = float("inf") if oldest is None else oldest.sequence
+        return self._fronts[subject]
