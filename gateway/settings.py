@@ -171,15 +171,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"model_repository: {error}") from error
         check_origins(self.cors_origins or "")
         check_proxies(self.trusted_proxies or "")
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
-        for name, files in {
+        tls = {
+            "tls": TlsFiles(certificate=self.tls_certificate, key=self.tls_key),
             "nats": self.nats_tls,
             "triton": self.triton_files,
             "s3": self.s3_tls,
-        }.items():
+        }
+        for name, files in tls.items():
             if files:
                 check_files(name, files)
+        if "" in self.reserved_prefixes:
+            raise ValueError(
+                "model_repository: it is the whole bucket that holds photos and results, too; "
+                "give it a prefix, as in s3://bucket/models"
+            )
 
     @property
     def nats_tls(self) -> TlsFiles:
