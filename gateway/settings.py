@@ -27,6 +27,8 @@ WITHOUT_PREFIX = frozenset(
     {"max_concurrent_audio_conversions", "audio_converter_workers", "max_upload_size"}
 )
 """Settings that are also taken from a variable without `NEREID_`, which wins over it."""
+SECRET_NAMES = ("_secret", "_key", "_previous", "_headers")
+"""How the names of settings end that hold secrets."""
 RUNNING = "running.json"
 """File of the data folder that tells where the embedded servers are, and the metrics."""
 
@@ -211,10 +213,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def reserved_prefixes(self) -> tuple[str, ...]:
         """Keys of our bucket that no function takes a file from: the model repository's."""
         place = place_of(self.model_repository)
-        ours = isinstance(place, S3Place) and place.bucket == self.s3_bucket
         if (
-            not ours
-            or not isinstance(place, S3Place)
+            not isinstance(place, S3Place)
+            or place.bucket != self.s3_bucket
             or place.endpoint not in {None, self.s3_endpoint}
         ):
             return ()
@@ -250,11 +251,14 @@ def load(
 
 def secrets_of(settings: Settings) -> list[str]:
     """The values that no log may hold, passwords in addresses among them."""
-    values = {name: value for name, value in msgspec.structs.asdict(settings).items() if value}
-    named = [str(v) for name, v in values.items() if name.endswith(("_secret", "_key", "_previous"))
-             and isinstance(v, str)]  # fmt: skip
-    urls = [urlsplit(str(values[name])).password for name in values if name.endswith("_url")]
-    return [*named, *filter(None, urls), *filter(None, [settings.otlp_headers])]
+    texts = {
+        name: value
+        for name, value in msgspec.structs.asdict(settings).items()
+        if isinstance(value, str)
+    }
+    named = [text for name, text in texts.items() if name.endswith(SECRET_NAMES)]
+    passwords = [urlsplit(text).password for name, text in texts.items() if name.endswith("_url")]
+    return list(filter(None, (*named, *passwords)))
 
 
 def _given(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
