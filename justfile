@@ -67,6 +67,12 @@ gpu-configs *ARGS: (_install "main")
 test *ARGS: (_install "dev" "triton") build-models
     @if (( $# )); then exec '{{ venv }}/pytest' "$@"; else exec '{{ venv }}/pytest' -n 2; fi
 
+# Feed decoders, subjects and the API with bad data for so many minutes: just fuzz 10 --seed 3
+[group('develop')]
+[no-exit-message]
+fuzz *ARGS: (_install "dev")
+    @'{{ venv }}/python' scripts/fuzz.py "$@"
+
 # Install what `nereid models add` needs for .pth and .safetensors (PyTorch: several GB)
 [group('models')]
 [no-exit-message]

@@ -46,7 +46,7 @@ PUBLIC_ERRORS = {
     "400": "The request cannot be read",
     "422": "Understood, and not possible",
     "429": "Too many requests; see Retry-After",
-    "503": "A backend is away, or the queue is full; see Retry-After",
+    "503": "A backend is away, or the queue or a disk is full; see Retry-After",
 }
 ERRORS = PUBLIC_ERRORS | {
     "401": "No credentials, or ones that do not hold",
@@ -80,7 +80,8 @@ def _complete_operation(operation: Operation, handler: HTTPRouteHandler) -> None
         scopes = " or ".join(f"`{scope}`" for scope in policy.any_of)  # type: ignore[union-attr]
         operation.description = f"{operation.description or ''}\n\nScope: {scopes}".strip()
     operation.responses = dict(operation.responses or {})
-    for status, text in (PUBLIC_ERRORS if public else ERRORS).items():
+    own = {status: ERRORS[status] for status in handler.opt.get("openapi_errors", ())}
+    for status, text in (PUBLIC_ERRORS | own if public else ERRORS).items():
         operation.responses[status] = OpenAPIResponse(
             description=text, content={MEDIA_TYPE: OpenAPIMediaType(schema=PROBLEM)}
         )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import uvicorn
 from litestar.types import ASGIApp
@@ -21,15 +19,16 @@ from gateway.metrics.listener import listening
 from gateway.metrics.queues import Queues
 from gateway.metrics.sickness import WaitingWorkers
 from gateway.registry import Function, discover, select
+from gateway.room import room_of, with_room
 from gateway.runtime import Runtime, open_runtime
 from gateway.serving import Server
 from gateway.settings import Settings
+from gateway.signals import READY, stopped_by_signals
 from gateway.worker import Worker
 from gateway.worker.health import Tell
 from gateway.worker.metrics import WorkMetrics
 from gateway.worker.sickness import SicknessReport
 
-READY = "ready"
 STOP_GRACE_S = 10
 KEEP_ALIVE_S = 75
 """As nginx: a client that sends again after uvicorn's 5 s would find its connection closed."""
@@ -89,7 +88,8 @@ def gateway_app(settings: Settings, runtime: Runtime, only: Sequence[str] = ()) 
     queues = Queues(runtime.stream, found)
     runtime.metrics.add(queues, queues.refresh)
     runtime.metrics.add(WaitingWorkers(runtime.values, runtime.probes))
-    return HttpMetrics(runtime.metrics.registry).around(app, runtime.tracing)
+    guarded = with_room(app, room_of(settings))
+    return HttpMetrics(runtime.metrics.registry).around(guarded, runtime.tracing)
 
 
 def settle() -> None:
@@ -144,39 +144,6 @@ def worker_of(
         metrics=WorkMetrics(runtime.metrics.registry),
         tracing=runtime.tracing,
     )
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[asyncio.Event]:
-    """An event that SIGINT and SIGTERM set."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-
-async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
-    """Run `work` until it ends or SIGINT or SIGTERM comes, also while it starts; True if it ended.
-
-    A stopped `work` is cancelled and waited for, so that it closes what it has opened.
-    """
-    with stopped_by_signals() as stop:
-        working = asyncio.ensure_future(work)
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        ended = working.done()
-        if not ended:
-            working.cancel()
-            await asyncio.wait({working})
-        if not working.cancelled():
-            working.result()
-        return ended
 
 
 async def _tell(ready: asyncio.Event, names: list[str]) -> None:

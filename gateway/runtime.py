@@ -22,6 +22,7 @@ from functions._kit.ports import (
     Limits,
     ModelServer,
     Objects,
+    PictureDecoder,
     Probes,
     Stream,
     Tally,
@@ -29,7 +30,8 @@ from functions._kit.ports import (
     TokenIssuer,
 )
 from functions._kit.throttle import Throttle
-from gateway.adapters.converter import open_converter
+from gateway.adapters.confined.converter import open_converter
+from gateway.adapters.confined.pictures import open_pictures
 from gateway.adapters.deadletters import JetStreamDeadLetters
 from gateway.adapters.figures import open_figures
 from gateway.adapters.inference import TritonInference
@@ -43,6 +45,7 @@ from gateway.adapters.tables import AlertTable, ClientTable, TaskTable, open_dat
 from gateway.adapters.tally import open_tally
 from gateway.asgi import VERSION
 from gateway.auth import Authenticator, Tokens
+from gateway.first_models import still_loading
 from gateway.metrics.capacity import Capacity
 from gateway.metrics.process import ProcessMetrics
 from gateway.settings import Settings, SettingsError
@@ -66,6 +69,7 @@ class Runtime:
     dead_letters: DeadLetters
     tally: Tally
     converter: AudioConverter
+    pictures: PictureDecoder
     language_model: LanguageModel
     figures: Figures
     in_flight: InFlight
@@ -75,6 +79,7 @@ class Runtime:
     tokens: Tokens
     authenticator: Authenticator
     scratch: Path
+    data: Path
 
     @property
     def probes(self) -> Mapping[str, Callable[[], Awaitable[bool]]]:
@@ -98,6 +103,7 @@ class Runtime:
             "values": self.values,
             "dead_letters": self.dead_letters,
             "converter": self.converter,
+            "pictures": self.pictures,
             "language_model": self.language_model,
             "figures": self.figures,
             "in_flight": self.in_flight,
@@ -105,7 +111,9 @@ class Runtime:
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,
-            "probes": Probes(self.probes, lambda: reported(self.values)),
+            "probes": Probes(
+                self.probes, lambda: reported(self.values), lambda: still_loading(self.data)
+            ),
             "scratch": self.scratch,
         }
 
@@ -122,6 +130,7 @@ class Runtime:
             DeadLetters: self.dead_letters,
             Tally: self.tally,
             AudioConverter: self.converter,
+            PictureDecoder: self.pictures,
             LanguageModel: self.language_model,
             Figures: self.figures,
             ClientStore: self.clients,
@@ -170,6 +179,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
         inference = await stack.enter_async_context(observed(triton, values))
         tally = await stack.enter_async_context(open_tally(stream))
         converter = await stack.enter_async_context(_converter(settings))
+        pictures = await stack.enter_async_context(open_pictures(settings.picture_decoders))
         language_model = await stack.enter_async_context(_language_model(settings, values))
         figures = await stack.enter_async_context(open_figures(values, converter, name, role))
         in_flight = await stack.enter_async_context(open_in_flight(scratch))
@@ -189,6 +199,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             dead_letters=JetStreamDeadLetters(stream),
             tally=tally,
             converter=converter,
+            pictures=pictures,
             language_model=language_model,
             figures=figures,
             in_flight=in_flight,
@@ -214,6 +225,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
                 failures=Throttle(settings.wrong_keys_per_minute, 60.0),
             ),
             scratch=scratch,
+            data=settings.data,
         )
 
 

@@ -68,6 +68,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nats_ca: Path | None = None
     nats_certificate: Path | None = None
     nats_key: Path | None = None
+    nats_sync: Annotated[str, Meta(pattern=r"^(always|[1-9]\d*(ms|s|m))$")] = "1s"
+    """How often the embedded NATS has streams written through to the disk, as 500ms, 1s, 2m; or
+    `always`: before it says that it has a message. A power cut loses what came since."""
     stream_replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """Copies of each stream in a NATS cluster."""
     jobs_max_messages: Annotated[int, Meta(ge=1)] = 1_000_000
@@ -114,6 +117,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_frame_bytes: Annotated[int, Meta(ge=1)] = 32 << 20
     """Largest file of a camera's frame."""
 
+    picture_decoders: Annotated[int, Meta(ge=2, le=256)] | None = None
+    """Processes that decode pictures; as many as there are cores and two at least, unless set."""
+
     audio_converter_workers: Annotated[int, Meta(ge=1, le=256)] | None = None
     """Processes that convert sound; as many as there are cores, unless set."""
     max_concurrent_audio_conversions: Annotated[int, Meta(ge=1, le=256)] | None = None
@@ -141,6 +147,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     scratch: Path | None = None
     """Folder for files in work; DATA/scratch unless set."""
+    min_free_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    """What a disk of the data folder must have free; below, HTTP takes no work (503)."""
     drain_s: Annotated[float, Meta(ge=0)] = 20.0
     """How long a stopping worker finishes its jobs before it hands them back."""
 

@@ -1,4 +1,8 @@
-"""`nereid up`: the whole system as one tree of processes on one data folder."""
+"""`nereid up`: the whole system as one tree of processes on one data folder.
+
+Ready means that gateway and worker take work. Nothing here imports what they import, and the first
+models are loaded once they run: both would be waited for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,26 +19,27 @@ from pathlib import Path
 
 import msgspec
 
-from functions._kit.errors import NereidError
 from gateway.embedded import (
     EmbeddedServers,
     EmbeddedSettings,
     Name,
+    NatsSettings,
     RunningS3,
     S3Repository,
     S3Settings,
     TritonSettings,
 )
 from gateway.embedded.process import NICE, Command, Process, StartError, http_status
-from gateway.models.config import parse_config
-from gateway.models.opening import open_repository, repository_address
+from gateway.embedded.stuck import restart_when_stuck
+from gateway.first_models import FirstModels, ModelReport
+from gateway.models.folder import FolderFiles
+from gateway.models.layout import model_names, whole_versions
 from gateway.models.place import S3Place, place_of
-from gateway.processes import READY
 from gateway.settings import PREFIX, RUNNING, Settings
-from gateway.tracing.endpoint import traces_url
+from gateway.signals import READY
 
 FIRST_MODELS = ("realesr-animevideov3-x2", "nanodet-g-416", "silero-vad", "moonshine-tiny-en")
-"""Loaded before `ready`; every other model is loaded when it is first asked for."""
+"""Loaded behind a running system; every other model is loaded when it is first asked for."""
 RESTART_S = 0.5
 OK = 200
 
@@ -51,13 +56,17 @@ class System:
     """The settings with every address and secret filled in."""
     gateway: Process
     worker: Process
-    broken_models: Mapping[str, str]
-    """Why those of the first models could not be loaded that could not."""
+    notices: tuple[str, ...]
+    """What its streams were found to have lost since the last run, a sentence each."""
+    models: FirstModels
+    """How far the first models are, which are loaded behind it."""
 
 
 @asynccontextmanager
-async def running_system(settings: Settings, report: Report) -> AsyncIterator[System]:
-    """Start what has no address in `settings`, then the gateway and the worker.
+async def running_system(
+    settings: Settings, report: Report, on_model: ModelReport = lambda _: None
+) -> AsyncIterator[System]:
+    """Start what has no address in `settings`, then the gateway and the worker, then load models.
 
     Parts that die are started again. At the end all are stopped: gateway, worker (drained),
     servers. Raises `SettingsError`, and `StartError` and `Conflict` as `EmbeddedServers` does.
@@ -67,6 +76,7 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         settings.data,
         want=_missing(settings),
         settings=EmbeddedSettings(
+            nats=NatsSettings(sync=settings.nats_sync),
             s3=S3Settings(further_buckets=_own_buckets(place)),
             triton=await triton_settings(settings)
             if isinstance(place, Path)
@@ -78,16 +88,40 @@ async def running_system(settings: Settings, report: Report) -> AsyncIterator[Sy
         # The data folder is ours alone now: what a killed system left behind is nobody's.
         await asyncio.to_thread(shutil.rmtree, settings.data / "scratch", ignore_errors=True)
         full = _filled(settings, servers)
-        broken = await _broken_models(full, servers) if settings.triton_url is None else {}
         running = servers.folder.write(RUNNING, _shared(full, servers))
-        supervising = asyncio.create_task(servers.supervise(lambda name, _: report(name, None)))
+        names = servers.triton.models if settings.triton_url is None else ()
+        models = FirstModels(full, servers.folder, names, on_model)
+        background = [asyncio.create_task(servers.supervise(*_watched(report, models)))]
+        notices: tuple[str, ...] = ()
+        if settings.nats_url is None:
+            notices = servers.nats.notices
+            background.append(asyncio.create_task(servers.nats.marks.keep()))
+            watching = restart_when_stuck(servers.nats.process, servers.folder.folder("nats"))
+            background.append(asyncio.create_task(watching))
         try:
             async with _children(full, servers, report) as (gateway, worker):
-                yield System(full.url, full, gateway, worker, broken)
+                background.append(asyncio.create_task(models.keep()))
+                yield System(full.url, full, gateway, worker, notices, models)
         finally:
-            supervising.cancel()
-            await asyncio.gather(supervising, return_exceptions=True)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             running.unlink(missing_ok=True)
+
+
+def _watched(
+    report: Report, models: FirstModels
+) -> tuple[Callable[[Name, int], None], Callable[[Name], None]]:
+    """What is done when a server dies, and when it has come back."""
+
+    def died(name: Name, _: int) -> None:
+        report(name, None)
+
+    def returned(name: Name) -> None:
+        if name == "triton":
+            models.again()
+
+    return died, returned
 
 
 def _missing(settings: Settings) -> set[Name]:
@@ -116,45 +150,57 @@ async def triton_settings(settings: Settings) -> TritonSettings:
     repository: Path | S3Repository
     if isinstance(place, Path):
         repository = place.absolute()
+        paths = await FolderFiles(place).paths()
     else:
-        address = repository_address(settings, place)
-        repository = S3Repository(
-            url=place.url(address.endpoint),
-            access_key=address.access_key,
-            secret_key=address.secret_key,
-            region=address.region,
-        )
-    async with open_repository(settings) as models:
-        await models.ensure()
-        there = [name for name in FIRST_MODELS if name in await models.models()]
-        for name in there:
-            if not await models.versions(name):
-                raise StartError(
-                    "triton",
-                    f"the model {name} is not built in {settings.model_repository}: "
-                    "run `just build-models`",
-                )
+        repository, paths = await _in_s3(settings, place)
+    there = [name for name in FIRST_MODELS if name in model_names(paths)]
+    for name in there:
+        if not whole_versions(name, (path for path in paths if path.startswith(f"{name}/"))):
+            raise StartError(
+                "triton",
+                f"the model {name} is not built in {settings.model_repository}: "
+                "run `just build-models`",
+            )
     return TritonSettings(
         environment=settings.triton_environment,
         repository=repository,
         models=tuple(there),
+        models_later=True,
         config_name=settings.model_config_name,
         exit_on_error=False,
-        traces_url=traces_url(settings.otlp_endpoint) if settings.otlp_endpoint else "",
+        traces_url=_traces_url(settings),
         traces_headers=settings.otlp_headers or "",
     )
 
 
-async def _broken_models(settings: Settings, servers: EmbeddedServers) -> dict[str, str]:
-    """Triton's reasons; of a config that does not parse it only says so in its log."""
-    broken = dict(servers.triton.broken)
-    async with open_repository(settings) as models:
-        for name in broken:
-            try:
-                parse_config(await models.config(name), f"{name}/config.pbtxt")
-            except NereidError as error:
-                broken[name] = error.message
-    return broken
+def _traces_url(settings: Settings) -> str:
+    if not settings.otlp_endpoint:
+        return ""
+    from gateway.tracing.endpoint import traces_url  # noqa: PLC0415 - it imports Litestar
+
+    return traces_url(settings.otlp_endpoint)
+
+
+async def _in_s3(settings: Settings, place: S3Place) -> tuple[S3Repository, list[str]]:
+    """The repository in S3, and the paths of its files."""
+    # Clients of S3 take longer to import than all servers together take to start.
+    from gateway.adapters.objects import open_objects  # noqa: PLC0415
+    from gateway.models.opening import repository_address  # noqa: PLC0415
+    from gateway.models.repository import ModelRepository  # noqa: PLC0415
+    from gateway.models.s3 import S3Files  # noqa: PLC0415
+
+    address = repository_address(settings, place)
+    async with open_objects(address) as objects:
+        files = S3Files(objects, place.prefix)
+        await ModelRepository(files, settings.model_config_name).ensure()
+        paths = await files.paths()
+    repository = S3Repository(
+        url=place.url(address.endpoint),
+        access_key=address.access_key,
+        secret_key=address.secret_key,
+        region=address.region,
+    )
+    return repository, paths
 
 
 async def _on_s3(settings: Settings, s3: RunningS3 | None) -> TritonSettings:

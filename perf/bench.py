@@ -19,10 +19,13 @@ from benches.alerts import alerts, burst
 from benches.audio import audio
 from benches.conversions import conversions
 from benches.endurance import endurance
+from benches.leader import leader, lease
 from benches.photos import memory, prompt, upscale
 from benches.priority import priority
 from benches.recording import recording
 from benches.rollouts import cycles, rollouts
+from benches.start import start
+from benches.status import status
 from measure import keeping
 from tuning.compare import tune
 
@@ -39,8 +42,12 @@ BENCHMARKS = {
         conversions,
         rollouts,
         cycles,
+        start,
         endurance,
+        leader,
+        lease,
         priority,
+        status,
         tune,
     )
 }

@@ -40,7 +40,7 @@ PARTS = {
     "s3": "rclone",
     "postgres": "postgres",
     "triton": "triton",
-    "converters": "gateway.adapters.converter",
+    "converters": "gateway.adapters.confined.sound_child",
 }
 """How the command line of each part is known."""
 _KEPT: ContextVar[Path | None] = ContextVar("kept", default=None)
@@ -52,6 +52,7 @@ async def system(folder: Path, **given: Any) -> AsyncIterator[tuple[System, http
     """A whole system of its own, and a client that is logged in."""
     settings = load({}, data=folder / "data", port=0, **given)
     async with running_system(settings, lambda _, __: None) as running:
+        await running.models.loaded.wait()
         secret = secrets.token_urlsafe(16)
         url = required(running.settings, "database_url")
         async with open_database(url, max_connections=1) as database:

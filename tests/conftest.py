@@ -36,6 +36,7 @@ WHOLE_SYSTEMS = (
     "tests/live/",
     "tests/models/",
     "tests/monitoring/",
+    "tests/recovery/",
     "tests/repo/",
 )
 """Folders whose tests start whole systems, or ask much of Triton: one after the other."""

@@ -170,7 +170,10 @@ class Limiter:
     async def _read(self, key: str) -> tuple[int, int]:
         """The number at `key`, and its revision; 0 and 0 where there is none."""
         entry = await self._values.get(BUCKET, key)
-        return (0, 0) if entry is None else (int(entry.value), entry.revision)
+        if entry is None:
+            return 0, 0
+        # what is no number says nothing, and is written over
+        return int(entry.value) if entry.value.isdigit() else 0, entry.revision
 
     def _day_key(self, moment: datetime) -> str:
         return f"{self.name}.day.{moment.astimezone(UTC):%Y-%m-%d}"

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 
 import msgspec
 
 from functions._kit.errors import NotFound
+from functions._kit.messages import NO_JSON
 from functions._kit.ports import KeyValue
 from functions.alerts.contracts import CAMERAS, Rules, is_camera_id
+
+log = logging.getLogger(__name__)
 
 DEFAULT = Rules()
 
 
 @lru_cache(maxsize=4096)
 def decode_rules(value: bytes) -> Rules:
-    """A camera's rules as the bucket holds them."""
-    return msgspec.json.decode(value, type=Rules)
+    """A camera's rules as the bucket holds them; the default ones where they cannot be read."""
+    try:
+        return msgspec.json.decode(value, type=Rules)
+    except NO_JSON as error:
+        log.warning("a camera's rules cannot be read: %s", error)
+        return DEFAULT
 
 
 def rules_of(values: KeyValue, camera_id: str) -> Rules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from datetime import datetime
 
 import msgspec
 
-from functions._kit.messages import Message
+from functions._kit.messages import NO_JSON, Message
 from functions._kit.ports import KeyValue
 from functions.alerts._detector import Detection
 from functions.alerts.contracts import COOLDOWNS, Moment, Rules
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +114,11 @@ async def take_cooldown(
     worker that looks at a frame again after a crash comes to the same alert, or to none again.
     """
     seen = values.seen(COOLDOWNS).get(key)
-    if seen is not None and _verdict(_decode(seen).alerts, at, seconds, alert_id) is False:
+    if seen is not None and _verdict(_read(seen), at, seconds, alert_id) is False:
         return False
     while True:
         entry = await values.get(COOLDOWNS, key)
-        alerts = () if entry is None else _decode(entry.value).alerts
+        alerts = () if entry is None else _read(entry.value)
         verdict = _verdict(alerts, at, seconds, alert_id)
         if verdict is not None:
             return verdict
@@ -133,6 +136,15 @@ def _verdict(alerts: Sequence[Last], at: datetime, seconds: float, alert_id: str
     if any(abs((at - last.at).total_seconds()) < seconds for last in alerts):
         return False
     return None
+
+
+def _read(value: bytes) -> tuple[Last, ...]:
+    """The last alerts of a kind; none where the value cannot be read, which then is replaced."""
+    try:
+        return _decode(value).alerts
+    except NO_JSON as error:
+        log.warning("the last alerts of a kind cannot be read: %s", error)
+        return ()
 
 
 _decode = msgspec.json.Decoder(Recent).decode

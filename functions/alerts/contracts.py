@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from functions._kit.messages import Answer, Message
+from functions._kit.messages import Answer, Message, Word
 
 CAMERAS = "cameras"
 """Bucket of the rules, by camera."""
@@ -31,7 +31,9 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo
 
 _CAMERA = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-CameraId = Annotated[str, Meta(pattern=f"^{_CAMERA.pattern}$", description="letters, digits, - _")]
+CameraId = Annotated[
+    str, Meta(pattern=rf"^{_CAMERA.pattern}$(?!\n)", description="letters, digits, - _")
+]
 Moment = Annotated[datetime, Meta(tz=True)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
@@ -64,8 +66,8 @@ class Alert(Message, frozen=True, kw_only=True):
     picture has been kept for as long as the alert is.
     """
 
-    alert_id: str
-    camera_id: str
+    alert_id: Word
+    camera_id: Word
     label: str
     score: float
     box: Box
@@ -75,6 +77,8 @@ class Alert(Message, frozen=True, kw_only=True):
     model: str
     model_version: str
     frame_key: str
+    frame_bytes: int | None = None
+    """Size of the frame, and so of its image."""
     image_key: str | None = None
 
 

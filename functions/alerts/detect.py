@@ -13,9 +13,17 @@ from functions._kit.consume import Envelope, consume
 from functions._kit.errors import JobFailed, NotFound
 from functions._kit.keys import OWN_PREFIXES, object_key
 from functions._kit.messages import now
-from functions._kit.pictures import letterbox
 from functions._kit.policy import Policy
-from functions._kit.ports import Inference, KeyValue, Limits, ObjectInfo, Objects, Stream, Tally
+from functions._kit.ports import (
+    Inference,
+    KeyValue,
+    Limits,
+    ObjectInfo,
+    Objects,
+    PictureDecoder,
+    Stream,
+    Tally,
+)
 from functions.alerts._cameras import rules_of
 from functions.alerts._detector import Detection, Detector, detections, looking
 from functions.alerts._judge import Finding, take_cooldown, wanted
@@ -49,6 +57,7 @@ async def detect(
     frame: Frame,
     envelope: Envelope,
     objects: Objects,
+    pictures: PictureDecoder,
     inference: Inference,
     stream: Stream,
     values: KeyValue,
@@ -78,12 +87,14 @@ async def detect(
         check_type(info)
 
         async def work(by: Detector) -> tuple[Detector, Sequence[Detection]]:
-            return by, await look(data, by, inference, limits)
+            return by, await look(data, by, pictures, inference, limits)
 
         by, found = await looking(inference, values, work, unit=frame.key)
         counts = Counter(frames=1)
         findings = wanted(found, rules, counts)
-        made = [_alert(finding, frame, camera_id, captured_at, by) for finding in findings]
+        made = [
+            _alert(finding, frame, len(data), camera_id, captured_at, by) for finding in findings
+        ]
         alerts = await _cooled(made, rules, values, counts)
         await _tell(alerts, frame, stream)
     for name, count in counts.items():  # at the end: what had to wait for a backend runs again
@@ -91,11 +102,14 @@ async def detect(
 
 
 async def look(
-    data: bytes, by: Detector, inference: Inference, limits: Limits
+    data: bytes,
+    by: Detector,
+    pictures: PictureDecoder,
+    inference: Inference,
+    limits: Limits,
 ) -> Sequence[Detection]:
     """Everything that the model sees in a picture file, best first."""
-    picture = await asyncio.to_thread(
-        letterbox,
+    picture = await pictures.letterbox(
         data,
         width=by.canvas.width,
         height=by.canvas.height,
@@ -152,7 +166,12 @@ async def _is_stale(camera_id: str, rules: Rules, stream: Stream, tally: Tally) 
 
 
 def _alert(
-    finding: Finding, frame: Frame, camera_id: str, captured_at: datetime, by: Detector
+    finding: Finding,
+    frame: Frame,
+    frame_bytes: int,
+    camera_id: str,
+    captured_at: datetime,
+    by: Detector,
 ) -> Alert:
     return Alert(
         alert_id=alert_id(camera_id, frame, captured_at, finding.name),
@@ -166,6 +185,7 @@ def _alert(
         model=by.model.name,
         model_version=by.model.version,
         frame_key=frame.key,
+        frame_bytes=frame_bytes,
     )
 
 

@@ -17,7 +17,7 @@ from functions._kit.incoming import receive_picture
 from functions._kit.messages import Answer, new_id, now
 from functions._kit.pictures import FORMATS, check_not_too_small
 from functions._kit.policy import HttpPolicy
-from functions._kit.ports import Limits, Objects, Stream
+from functions._kit.ports import Limits, Objects, PictureDecoder, Stream
 from functions.alerts.contracts import (
     EARLIEST,
     FRAME_PREFIX,
@@ -58,6 +58,7 @@ async def frames(
     request: HttpRequest,
     principal: Port[Principal],
     objects: Port[Objects],
+    pictures: Port[PictureDecoder],
     stream: Port[Stream],
     limits: Port[Limits],
     scratch: Port[Path],
@@ -83,7 +84,11 @@ async def frames(
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "frame"
         _, info = await receive_picture(
-            request, file, limit_bytes=limits.max_frame_bytes, max_pixels=limits.max_pixels
+            request,
+            file,
+            pictures,
+            limit_bytes=limits.max_frame_bytes,
+            max_pixels=limits.max_pixels,
         )
         check_not_too_small(info)
         key = f"{FRAME_PREFIX}{camera_id}/{frame_id}{FORMATS[info.format].suffix}"

@@ -128,7 +128,7 @@ async def get_alert(
     row = await alert_store.get(valid_alert_id(alert_id))
     if row is None:
         raise alert_not_found(alert_id)
-    return await view(row.alert, objects, limits.url_lifetime_s, reviewed=row.reviewed)
+    return await view(row.alert, objects, limits.url_lifetime_s, reviewed=row.reviewed, look=True)
 
 
 @patch(
@@ -147,7 +147,7 @@ async def review_alert(
     row = await alert_store.review(valid_alert_id(alert_id), reviewed=data.reviewed)
     if row is None:
         raise alert_not_found(alert_id)
-    return await view(row.alert, objects, limits.url_lifetime_s, reviewed=row.reviewed)
+    return await view(row.alert, objects, limits.url_lifetime_s, reviewed=row.reviewed, look=True)
 
 
 def _filter(

@@ -30,6 +30,7 @@ from functions.tasks.contracts import (
     TaskError,
     TaskEvent,
     event_subject,
+    read_event,
 )
 
 MOST_TRANSCRIPT_BYTES = 64 << 20
@@ -37,7 +38,6 @@ MOST_TRANSCRIPT_BYTES = 64 << 20
 OUR_FAULTS = frozenset({"internal_error", "too_slow", "worker_lost"})
 """Codes by which the worker tells that it is not the recording that is at fault."""
 
-_decode_event = msgspec.json.Decoder(TaskEvent).decode
 _decode_transcript = msgspec.json.Decoder(Transcript).decode
 
 
@@ -114,7 +114,8 @@ async def _final_event(task_id: str, stream: Stream) -> TaskEvent:
     records = with_heartbeats(stream.follow(event_subject(task_id)))
     try:
         async for record in records:
-            if record is not None and (event := _decode_event(record.data)).status.final:
+            event = None if record is None else read_event(record.data)
+            if event is not None and event.status.final:
                 return event
     finally:
         await records.aclose()

@@ -52,6 +52,7 @@ class Thumbnail(Message, frozen=True, kw_only=True):
     file_path: str
     width: int
     height: int
+    size: int
 
 
 class MediaResult(Message, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from functions._kit.keys import OWN_PREFIXES, object_key
 from functions._kit.messages import Answer, new_id
 from functions._kit.pictures import FORMATS
 from functions._kit.policy import HttpPolicy
-from functions._kit.ports import Limits, Objects
+from functions._kit.ports import Limits, Objects, PictureDecoder
 
 _BYTES = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 
@@ -54,6 +54,7 @@ async def upload(
     request: HttpRequest,
     principal: Port[Principal],
     objects: Port[Objects],
+    pictures: Port[PictureDecoder],
     limits: Port[Limits],
     scratch: Port[Path],
     path: FromQuery[str | None] = None,
@@ -66,7 +67,11 @@ async def upload(
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         file = Path(folder) / "upload"
         received, info = await receive_picture(
-            request, file, limit_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels
+            request,
+            file,
+            pictures,
+            limit_bytes=limits.max_upload_bytes,
+            max_pixels=limits.max_pixels,
         )
         media_id = new_id()
         wanted = received.fields.get("path", path)

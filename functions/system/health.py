@@ -14,6 +14,7 @@ from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Probes
 
 PROBE_TIMEOUT_S = 2.0
+Part = Literal["ok", "failing", "unreachable", "loading"]
 LONGEST_REASON = 200
 PLACES = re.compile(
     r"\b[a-z][a-z0-9+.-]*://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?|\[?[0-9a-f]*::[0-9a-f:]+\]?(?::\d+)?"
@@ -32,9 +33,10 @@ class Readiness(Answer, frozen=True, kw_only=True):
     """Whether all is well, and each part's state."""
 
     status: Literal["ready", "not ready"]
-    parts: dict[str, Literal["ok", "failing", "unreachable"]]
+    parts: dict[str, Part]
+    """Each server, and `models` while `nereid up` has some to load."""
     reasons: dict[str, str]
-    """What workers say of a part that answers, and fails what they ask of it."""
+    """What workers say of a part that answers and fails what they ask of it; what is loading."""
 
 
 @get("/health/live", summary="Is the process alive", opt={"policy": HttpPolicy(scope=None)})
@@ -45,18 +47,23 @@ async def live() -> Alive:
 
 @get("/health/ready", summary="Can it work", opt={"policy": HttpPolicy(scope=None)})
 async def ready(probes: Port[Probes]) -> Response[Readiness]:
-    """200, or 503 with the part that is not reachable, or fails whatever it is asked for."""
+    """200, or 503 with the part that is not reachable, or fails whatever it is asked for.
+
+    Models that are still being loaded keep nobody away: work is taken, and waits for them.
+    """
     names = list(probes.checks)
     states = await asyncio.gather(*(_probe(probes, name) for name in names))
-    reasons = {name: _told(reason) for name, reason in probes.sickness().items()}
-    well = all(states) and not reasons
+    loading = dict(probes.loading())
+    sick = {name: _told(reason) for name, reason in probes.sickness().items()}
+    well = all(states) and not sick
+    parts: dict[str, Part] = {
+        name: "unreachable" if not state else "failing" if name in sick else "ok"
+        for name, state in zip(names, states, strict=True)
+    }
     body = Readiness(
         status="ready" if well else "not ready",
-        parts={
-            name: "unreachable" if not state else "failing" if name in reasons else "ok"
-            for name, state in zip(names, states, strict=True)
-        },
-        reasons=reasons,
+        parts=parts | dict.fromkeys(loading, "loading"),
+        reasons=sick | loading,
     )
     return Response(body, status_code=200 if well else 503)
 

@@ -60,6 +60,7 @@ _BODY = Schema(
     opt={
         "policy": HttpPolicy(scope=None, concurrency=64),
         "rate_limited": True,
+        "openapi_errors": ("401", "413"),
         "openapi_body": {
             "application/json": _BODY,
             "application/x-www-form-urlencoded": _BODY,

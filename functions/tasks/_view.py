@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from functions._kit.damage import damage_of
 from functions._kit.errors import NotFound
 from functions._kit.http import Principal, valid_task_id
 from functions._kit.messages import Answer
@@ -56,12 +57,20 @@ def view(row: TaskRow, result: dict[str, Any] | None) -> TaskView:
 async def with_urls(
     result: dict[str, Any] | None, objects: Objects, lifetime_s: int
 ) -> dict[str, Any] | None:
-    """`result` with a presigned `url` beside every `file_path` in it."""
+    """`result` with a presigned `url` beside every `file_path` in it.
+
+    Where the object is gone or not as long as `size` says, `url` is None and `error` says why.
+    """
     if result is None:
         return None
     full = dict(result)
     if "file_path" in full:
-        full["url"] = await objects.presign(full["file_path"], expires_s=lifetime_s)
+        key = full["file_path"]
+        damage = await damage_of(objects, key, full.get("size"))
+        if damage is None:
+            full["url"] = await objects.presign(key, expires_s=lifetime_s)
+        else:
+            full |= {"url": None, "error": damage}
     for name, value in result.items():
         if isinstance(value, list):
             full[name] = [

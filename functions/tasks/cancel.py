@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 from litestar import post
 from litestar.params import FromPath
 
@@ -19,9 +18,8 @@ from functions.tasks.contracts import (
     TaskEvent,
     TaskRow,
     event_subject,
+    read_event,
 )
-
-_decode = msgspec.json.Decoder(TaskEvent).decode
 
 
 @post(
@@ -63,7 +61,7 @@ async def _earlier_cancel(stream: Stream, row: TaskRow) -> TaskEvent:
     Another request's, or this one's when it came before and the table was away.
     """
     last = await stream.last(event_subject(row.task.task_id))
-    kept = _decode(last.data) if last is not None else None
+    kept = read_event(last.data) if last is not None else None
     if kept is None or kept.status is not Status.CANCELLED:
         raise _finished(row)
     return kept

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
-from functions._kit.messages import Answer, Message
+from functions._kit.messages import NO_JSON, Answer, Message, Word
+
+log = logging.getLogger(__name__)
 
 
 class Status(StrEnum):
@@ -41,14 +45,14 @@ class TaskError(Message, frozen=True, kw_only=True):
 class Step(Message, frozen=True, kw_only=True):
     """One function on a task's way, and the share of the task's progress that it makes."""
 
-    function: str
-    share: float
+    function: Annotated[str, Meta(pattern=r"^[a-z_]+\.[a-z_]+$(?!\n)")]
+    share: Annotated[float, Meta(ge=0, le=1)]
 
 
 class Task(Message, frozen=True, kw_only=True):
     """What is fixed about a task from its first moment."""
 
-    task_id: str
+    task_id: Word
     client_id: str
     workflow: str
     priority: int
@@ -60,7 +64,7 @@ class Job(Message, frozen=True, kw_only=True):
     """A task at one of its steps, on `jobs.<function>.<band>`. Domains add their own fields."""
 
     task: Task
-    steps: tuple[Step, ...]
+    steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     """This step first, then those still to come."""
     done: float = 0.0
     """Share of the task that earlier steps have finished."""
@@ -90,6 +94,18 @@ class TaskEvent(Message, frozen=True, kw_only=True):
     error: TaskError | None = None
     waits_for: KeptJob | None = None
     """With the event that begins a step."""
+
+
+def read_event(data: bytes) -> TaskEvent | None:
+    """The event, or None for what is none: whoever reads on behind it would end here, too."""
+    try:
+        return _decode_event(data)
+    except NO_JSON as error:
+        log.warning("a message among a task's events is none: %s", error)
+        return None
+
+
+_decode_event = msgspec.json.Decoder(TaskEvent).decode
 
 
 class TaskRow(Message, frozen=True, kw_only=True):

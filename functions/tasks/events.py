@@ -18,9 +18,14 @@ from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Limits, Objects, Record, Stream, TaskStore
 from functions._kit.sse import HEARTBEAT, position, with_heartbeats
 from functions.tasks._view import own_task, with_urls
-from functions.tasks.contracts import STATUS_PATH, TASK_READERS, TaskEvent, TaskRow, event_subject
-
-_decode = msgspec.json.Decoder(TaskEvent).decode
+from functions.tasks.contracts import (
+    STATUS_PATH,
+    TASK_READERS,
+    TaskEvent,
+    TaskRow,
+    event_subject,
+    read_event,
+)
 
 
 @get(
@@ -49,7 +54,7 @@ async def events(
     last = await stream.last(subject)
     if last is None and row.status.final:
         return ServerSentEvent(_only(row, objects, limits))
-    over = row.status.final or (last is not None and _decode(last.data).status.final)
+    over = row.status.final or (last is not None and _is_final(last))
     after = position(last_event_id)
     if last is not None and after >= last.sequence:
         if over:
@@ -58,6 +63,11 @@ async def events(
     until = last.sequence if last is not None and over else None
     following = _follow(stream.follow(subject, after=after), until, store, objects, limits)
     return ServerSentEvent(following)
+
+
+def _is_final(record: Record) -> bool:
+    event = read_event(record.data)
+    return event is not None and event.status.final
 
 
 async def _follow(
@@ -73,8 +83,8 @@ async def _follow(
         if record is None:
             yield HEARTBEAT
             continue
-        event = _decode(record.data)
-        if event.status.rank < rank:
+        event = read_event(record.data)
+        if event is None or event.status.rank < rank:
             continue  # a quick worker was heard before the gateway's own "queued"
         rank = event.status.rank
         # a second run after a crash begins again at 0; the client never sees it go back

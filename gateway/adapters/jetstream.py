@@ -23,7 +23,7 @@ from nats.js.api import (
 
 from functions._kit.errors import Unavailable
 from functions._kit.ports import Receipt, Record
-from gateway.adapters.publishing import MESSAGE_ID, SPARE, Publisher, stream_of
+from gateway.adapters.publishing import MESSAGE_ID, SPARE, Publisher, check_subject, stream_of
 from gateway.adapters.reaching import (
     ASK_TIMEOUT_S,
     UNREACHABLE,
@@ -213,6 +213,7 @@ class JetStream:
         headers: dict[str, str] | None = None,
     ) -> Receipt:
         """`publish` for a message that is encoded already."""
+        check_subject(subject)
         headers = dict(headers or {})
         if message_id is not None:
             headers[MESSAGE_ID] = message_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import dataclass
 
 import nats.errors
@@ -29,6 +30,7 @@ SPARE_AFTER_S = 1.0
 PAUSE_S = 0.1
 FULL = {10077, 10047}
 """JetStream's error codes for a stream, or its store, at the limit."""
+SUBJECT = re.compile(r"[^\s\x00-\x1f\x7f]+")
 LOST = (nats.errors.TimeoutError, asyncio.TimeoutError, nats.errors.ConnectionClosedError, OSError)
 """Whoever meets these does not know whether the message was stored."""
 
@@ -138,6 +140,13 @@ class Publisher:
         return kept.data == message.data
 
 
+def check_subject(subject: str) -> None:
+    """Raise ValueError for a subject that would break the protocol's line."""
+    if not SUBJECT.fullmatch(subject):
+        raise ValueError(f"{subject[:100]!r} is no subject: it holds spaces or control characters")
+
+
 def stream_of(subject: str) -> str:
-    """The stream that keeps the messages of `subject`."""
+    """The stream that keeps the messages of `subject`. Raises ValueError as `check_subject`."""
+    check_subject(subject)
     return subject.partition(".")[0].upper()

@@ -25,9 +25,10 @@ from functions._kit.secrets import hash_secret
 from functions.tasks.contracts import Status
 from gateway.adapters.tables import ClientTable, open_database
 from gateway.cli.demo_camera import FRAME, draw_alert, watch_camera
-from gateway.processes import until_stopped
+from gateway.first_models import ModelProgress
 from gateway.runtime import required
 from gateway.settings import CHECKOUT, Settings, load
+from gateway.signals import until_stopped
 from gateway.system import running_system
 
 PHOTO = CHECKOUT / "tests" / "data" / "coffee.png"
@@ -56,10 +57,17 @@ async def _demo(
         said = "died" if seconds is None else f"{seconds:6.1f} s"
         console.print(f"  {name:<28} {said}")
 
+    def report_model(progress: ModelProgress) -> None:
+        if progress.problem is not None:
+            console.print(f"  {progress.model} could not be loaded: {progress.problem}")
+        elif progress.seconds is not None:
+            report(progress.model, progress.seconds)
+
     console.print("[bold]Starting the servers")
     began = time.perf_counter()
-    async with running_system(settings, report) as system:
+    async with running_system(settings, report, report_model) as system:
         report("all ready", time.perf_counter() - began)
+        await system.models.loaded.wait()  # else the photo would wait for them
         console.print(f"[bold]Enlarging {photo.name} by {scale}")
         credentials = await _client(system.settings)
         async with httpx.AsyncClient(base_url=system.url, timeout=60.0) as http:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Coroutine
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,28 @@ ONLY = click.option(
 )
 
 
+GROUPS = {
+    "backup": "gateway.cli.backup",
+    "clients": "gateway.cli.clients",
+    "models": "gateway.cli.models",
+    "restore": "gateway.cli.restore",
+}
+"""Commands in a module of the same name, read when one is asked for: `up` shall start at once."""
+
+
 class Cli(click.Group):
     """Turns our own errors into one line on stderr and exit status 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them, by name."""
+        return sorted({*super().list_commands(ctx), *GROUPS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in GROUPS:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(import_module(GROUPS[cmd_name]), cmd_name)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -114,14 +135,3 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         raise SystemExit(130) from None
     except asyncio.CancelledError:
         raise SystemExit(130) from None
-
-
-def _register() -> None:
-    from gateway.cli.clients import clients
-    from gateway.cli.models import models
-
-    main.add_command(clients)
-    main.add_command(models)
-
-
-_register()

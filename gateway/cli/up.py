@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 
 import click
 
-from gateway.processes import until_stopped
+from functions._kit.errors import Unavailable
+from gateway.cli.progress import ModelLines
 from gateway.settings import Settings
-from gateway.system import running_system
+from gateway.signals import until_stopped
+from gateway.system import System, running_system
 
 
 async def run_up(settings: Settings) -> None:
@@ -17,14 +21,15 @@ async def run_up(settings: Settings) -> None:
 
 
 async def _up(settings: Settings) -> None:
+    began = time.perf_counter()
     try:
-        async with running_system(settings, report) as system:
-            for name, reason in system.broken_models.items():
-                click.echo(f"the model {name} could not be loaded: {reason}", err=True)
-            click.echo(f"ready {system.url}")
-            if not await _has_clients(system.settings):
-                click.echo("no clients yet: nereid clients add NAME", err=True)
-            await asyncio.Event().wait()
+        with ModelLines() as lines:
+            async with running_system(settings, report, lines.show) as system:
+                for notice in system.notices:
+                    click.echo(f"nats      {notice}", err=True)
+                click.echo(f"ready {system.url}")
+                await asyncio.gather(_say_loaded(system, began), _say_no_clients(system.settings))
+                await asyncio.Event().wait()
     except asyncio.CancelledError:
         click.echo("stopped", err=True)
         raise
@@ -36,9 +41,19 @@ def report(name: str, seconds: float | None) -> None:
     click.echo(f"{name:<9} {said}", err=True)
 
 
-async def _has_clients(settings: Settings) -> bool:
+async def _say_loaded(system: System, began: float) -> None:
+    await system.models.loaded.wait()
+    failed = len(system.models.broken)
+    said = f"loaded, but for {failed}," if failed else "loaded"
+    click.echo(f"models    {said} after {time.perf_counter() - began:.1f} s", err=True)
+
+
+async def _say_no_clients(settings: Settings) -> None:
     from gateway.adapters.tables import ClientTable, open_database
     from gateway.runtime import required
 
-    async with open_database(required(settings, "database_url"), max_connections=1) as database:
-        return bool(await ClientTable(database).all())
+    url = required(settings, "database_url")
+    with suppress(Unavailable):  # it has just died, and is started again
+        async with open_database(url, max_connections=1) as database:
+            if not await ClientTable(database).all():
+                click.echo("no clients yet: nereid clients add NAME", err=True)

@@ -9,6 +9,8 @@ import os
 import secrets
 import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from functions._kit.errors import Conflict
@@ -32,9 +34,10 @@ class DataFolder:
 
         The servers inherit the lock, so after a crash this waits until the last of them is gone.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.path.chmod(0o700)
-        self.lock_fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        with self._usable():
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+            self.lock_fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             async with asyncio.timeout(LEFTOVER_DEADLINE_S):
                 while not self._lock():
@@ -60,7 +63,8 @@ class DataFolder:
     def folder(self, name: str) -> Path:
         """The folder DATA/`name`, made when absent."""
         path = self.path / name
-        path.mkdir(exist_ok=True)
+        with self._usable():
+            path.mkdir(exist_ok=True)
         return path
 
     def log(self, name: str) -> Path:
@@ -85,12 +89,27 @@ class DataFolder:
         """Write DATA/`name`, mode 0600, whole or not at all; return its path."""
         path = self.path / name
         fresh = path.with_name(path.name + ".new")
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        return fresh.replace(path)
+        with self._usable():
+            fresh.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with os.fdopen(os.open(fresh, flags, 0o600), "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            return fresh.replace(path)
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Conflict(
+                "data_unusable",
+                f"The data folder {self.path} cannot be written to: {error.filename or ''} "
+                f"{error.strerror}. Give it space and the right owner, or choose another "
+                "folder with --data.",
+                field="data",
+            ) from error
 
     def _remembered(self, file: str, name: str, fresh: str) -> str:
         kept = self._read(file)
@@ -147,6 +166,21 @@ class DataFolder:
             "stop that first, or choose another folder with --data.",
             field="data",
         )
+
+
+def in_use(path: Path) -> bool:
+    """Whether somebody owns the data folder `path` now, or servers that it left behind do."""
+    try:
+        lock = os.open(path / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _alive(pid: int) -> bool:

@@ -7,9 +7,11 @@ import json
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gateway.embedded.folder import DataFolder
+from gateway.embedded.marks import StreamMarks, stream_states, torn_blocks
 from gateway.embedded.process import Command, Process
 
 USER = "nereid"
@@ -23,7 +25,7 @@ class NatsSettings:
 
     max_payload_bytes: int = 1 << 20
     monitor: bool = False
-    sync: str = "2m"
+    sync: str = "1s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class RunningNats:
     url: str
     monitor_url: str
     process: Process
+    marks: StreamMarks
+    notices: tuple[str, ...] = ()
+    """What its store has lost since the last run, a sentence each."""
 
 
 async def start(folder: DataFolder, settings: NatsSettings | None = None) -> RunningNats:
@@ -63,11 +68,20 @@ async def start(folder: DataFolder, settings: NatsSettings | None = None) -> Run
             keep_fds=(folder.lock_fd,),
         )
     )
+    torn = await asyncio.to_thread(torn_blocks, folder.path / "nats")
     await process.start(lambda: answers(port, password))
+    marks = StreamMarks(folder, partial(stream_states, port, USER, password))
+    try:
+        lost = await marks.lost()
+    except BaseException:
+        await process.stop()
+        raise
     return RunningNats(
         url=f"nats://{USER}:{password}@127.0.0.1:{port}",
         monitor_url=f"http://127.0.0.1:{monitor}" if monitor else "",
         process=process,
+        marks=marks,
+        notices=(*torn, *lost),
     )
 
 

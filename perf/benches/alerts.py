@@ -37,7 +37,6 @@ from measure import (
 from functions._kit.capabilities import DEFAULT_MODELS
 from functions._kit.consume import Envelope
 from functions._kit.messages import new_id, now
-from functions._kit.pictures import letterbox
 from functions.alerts import detect as detecting
 from functions.alerts.contracts import Alert, Frame, alert_subject, frame_subject
 from gateway.runtime import Runtime, open_runtime
@@ -211,7 +210,9 @@ class Bench:
         for key in self.keys:
             by = await detecting.detector(self.ports.inference, self.ports.values)
             data, _ = await self.ports.objects.read(key, limit_bytes=1 << 25)
-            found = await detecting.look(data, by, self.ports.inference, self.ports.limits)
+            found = await detecting.look(
+                data, by, self.ports.pictures, self.ports.inference, self.ports.limits
+            )
             expected.append(
                 sum(d.label in RULES["labels"] and d.score >= RULES["min_score"] for d in found)  # type: ignore[operator]
             )
@@ -295,13 +296,17 @@ class _Clock:
     async def handle(self, frame: Frame, envelope: Envelope) -> None:
         """Run the handler on one frame."""
         ports = self._ports
-        original, detecting.letterbox = detecting.letterbox, self.letterbox  # type: ignore[assignment]
-        try:
-            await detecting.detect.handler(
-                frame, envelope, self, self, ports.stream, ports.values, ports.tally, ports.limits
-            )
-        finally:
-            detecting.letterbox = original
+        await detecting.detect.handler(
+            frame,
+            envelope,
+            self,
+            self,
+            self,
+            ports.stream,
+            ports.values,
+            ports.tally,
+            ports.limits,
+        )
 
     async def read(self, key: str, *, limit_bytes: int) -> Any:
         """`Objects.read`, timed."""
@@ -327,11 +332,11 @@ class _Clock:
         """`Inference.report`."""
         self._ports.inference.report(model, problem)
 
-    def letterbox(self, *arguments: Any, **options: Any) -> Any:
-        """`letterbox`, timed."""
+    async def letterbox(self, source: bytes, **options: Any) -> Any:
+        """`PictureDecoder.letterbox`, timed."""
         began = time.perf_counter()
         try:
-            return letterbox(*arguments, **options)
+            return await self._ports.pictures.letterbox(source, **options)
         finally:
             self.spent["decode"] = time.perf_counter() - began
 

@@ -15,7 +15,7 @@ from benches.voices import voices
 from measure import ratio, resident_mb, row, say
 
 from functions._kit.ports import SPEECH
-from gateway.adapters.converter import ProcessConverter, open_converter
+from gateway.adapters.confined.converter import ProcessConverter, open_converter
 
 AT_ONCE = 2
 """Conversions at once, ours and ffmpeg's: one a core."""

@@ -25,7 +25,16 @@ from loading.target import CLIENT, Target, own_system
 from measure import say
 from mixed import generator, probe
 from mixed.beside import MEASURER, SENDER, beside
-from mixed.figures import Limit, Timed, by_minute, limits_table, slope_percent, spread_ms, table
+from mixed.figures import (
+    Limit,
+    Timed,
+    by_minute,
+    limits_table,
+    none_of,
+    slope_percent,
+    spread_ms,
+    table,
+)
 from mixed.memory import EVERY_S, TOGETHER, Memory
 
 from gateway.settings import CHECKOUT
@@ -104,13 +113,12 @@ def judge(
     whole = spread_ms(seconds for _, seconds in answers).get("p99_ms", float("nan"))
     lost = sending.accepted - sum(sending.states.get(s, 0) for s in ("completed", "cancelled"))
     errors = sum(sending.errors.values()) + sum(asking.errors.values())
-    none = {"most": 0, "unit": "", "strictly": False}
     slopes = {part: after(found, warm_up_s) for part, found in memory.samples.items()}
     return [
         Limit(what="status query, p99 of the worst minute", measured=worst, most=P99_MS, unit="ms"),
         Limit(what="status query, p99 of all", measured=whole, most=P99_MS, unit="ms"),
-        Limit(what="errors apart from 429", measured=errors, **none),
-        Limit(what="accepted tasks neither completed nor cancelled", measured=lost, **none),
+        none_of("errors apart from 429", errors),
+        none_of("accepted tasks neither completed nor cancelled", lost),
         *(
             Limit(
                 what=f"memory of {part}",

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import httpx
 from benches.photos import make_photo, process, upload
 from loading.summary import percentile
 from measure import say, system, timed
-from mixed.figures import Limit, limits_table, spread_ms, table
+from mixed.figures import Limit, limits_table, none_of, spread_ms, table
 from nats.aio.client import Client
 
 from functions._kit.messages import now
@@ -29,7 +30,7 @@ from gateway.runtime import required
 
 SIZE = (320, 180)
 URGENT, LOW = 9, 1
-EACH = 30
+EACH = 20
 """Urgent tasks of one half of a round, one after the other."""
 WARM_UP = 10
 AT_ONCE = 16
@@ -54,8 +55,10 @@ async def priority(options: argparse.Namespace) -> None:
             bench = Bench(http, database, client, path)
             await bench.urgent(WARM_UP)
             alone = await bench.urgent(EACH)
+            progress(f"alone: p95 {p95(alone):.2f} s")
             await bench.halt()
             low = await bench.start_low(options.waiting)
+            progress(f"{len(low)} low ones are accepted")
             for number in range(options.runs):
                 await bench.round(idle_first=number % 2 == 0)
             states = await bench.cancel(low)
@@ -87,12 +90,15 @@ class Bench:
     async def _idle(self) -> None:
         await self.halt()
         self.idle.append(await self.urgent(EACH))
+        progress(f"round {len(self.idle)}, idle: p95 {p95(self.idle[-1]):.2f} s")
 
     async def _loaded(self) -> None:
         await self.go_on()
         before = (await self.low_states()).get("completed", 0)
         self.loaded.append(await self.urgent(EACH))
         self.low_done.append((await self.low_states()).get("completed", 0) - before)
+        what = f"p95 {p95(self.loaded[-1]):.2f} s, {self.low_done[-1]} low ones done"
+        progress(f"round {len(self.loaded)}, loaded: {what}")
 
     async def urgent(self, count: int) -> list[float]:
         """Seconds of each, from the POST to its result, as one impatient person has them."""
@@ -166,7 +172,6 @@ class Bench:
     def judge(self, accepted: int, states: dict[str, int]) -> list[Limit]:
         """Every limit with what was measured."""
         ended = states.get("completed", 0) + states.get("cancelled", 0)
-        none = {"most": 0, "unit": "", "strictly": False}
         halted = sum(done == 0 for done in self.low_done)
         return [
             Limit(
@@ -176,9 +181,14 @@ class Bench:
                 unit="",
                 strictly=False,
             ),
-            Limit(what="rounds in which no low task was done", measured=halted, **none),
-            Limit(what="low tasks lost or failed", measured=accepted - ended, **none),
+            none_of("rounds in which no low task was done", halted),
+            none_of("low tasks lost or failed", accepted - ended),
         ]
+
+
+def progress(sentence: str) -> None:
+    """Tell whoever waits."""
+    sys.stderr.write(sentence + "\n")
 
 
 def p95(seconds: Sequence[float]) -> float:
@@ -199,7 +209,7 @@ def tell(
         "priority",
         ratio_of_p95=round(statistics.median(bench.ratios), 3),
         ratios=[round(ratio, 3) for ratio in bench.ratios],
-        pooled_ratio=round(p95(sum(bench.loaded, [])) / p95(sum(bench.idle, [])), 3),
+        pooled_ratio=round(p95([*chain(*bench.loaded)]) / p95([*chain(*bench.idle)]), 3),
         urgent={name: [spread_ms(half) for half in found] for name, found in halves.items()},
         low_done=bench.low_done,
         low_states=states,
@@ -208,7 +218,7 @@ def tell(
         urgent_each=EACH,
         priorities={"urgent": URGENT, "low": LOW},
         photo=f"{SIZE[0]}x{SIZE[1]} JPEG by 2",
-        alone="before any low task; idle: they wait, and none is at work (their consumer is paused)",
+        halves="alone: before any low task; idle: they wait, their consumer paused; loaded: not so",
         limits=[limit.facts() for limit in limits],
     )
     rows = [

@@ -29,8 +29,8 @@ from gateway.embedded import postgres as embedded_postgres
 from gateway.embedded import s3 as embedded_s3
 from gateway.embedded import triton as embedded_triton
 from gateway.embedded.process import Command, http_status
-from gateway.processes import READY
 from gateway.settings import PREFIX
+from gateway.signals import READY
 from gateway.system import FIRST_MODELS
 
 DRAIN_S = 10.0

@@ -66,11 +66,11 @@ class Api:
             if answer.status in expect:
                 self.record.note(kind, time.perf_counter() - began)
                 return answer.status, body, content
+            code = content.get("code", "") if isinstance(content, dict) else ""
             told = answer.headers.get("Retry-After", "")
             if answer.status != 429 or not told.isdigit():
-                code = content.get("code", "") if isinstance(content, dict) else ""
                 raise self.record.fail(f"{kind}: {answer.status} {code}".strip())
-            self.record.refused[f"{kind}: {content.get('code', '')}"] += 1
+            self.record.refused[f"{kind}: {code}"] += 1
             await asyncio.sleep(min(float(told), LONGEST_PAUSE_S))
 
     async def events(

@@ -40,6 +40,11 @@ class Limit:
         }
 
 
+def none_of(what: str, measured: int) -> Limit:
+    """There may be none of it."""
+    return Limit(what=what, measured=measured, most=0, unit="", strictly=False)
+
+
 def spread_ms(seconds: Iterable[float]) -> dict[str, float]:
     """How many, percentiles and the longest, in milliseconds; of nothing, the count alone."""
     ordered = sorted(seconds)

@@ -34,7 +34,7 @@ class Memory:
             await asyncio.sleep(EVERY_S)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU time of each part so far, of the processes that live now and what they have reaped."""
+        """CPU time of each part so far: of the processes that live now, and those they reaped."""
         used = Counter[str]()
         for process in [self._root, *self._root.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):

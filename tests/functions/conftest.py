@@ -31,6 +31,7 @@ from functions._kit.fakes import (
     FakeLanguageModel,
     FakeMetrics,
     FakeObjects,
+    FakePictureDecoder,
     FakeStream,
     FakeTally,
     FakeTaskStore,
@@ -147,6 +148,7 @@ class World:
         self.values = FakeKeyValue()
         self.language_model = FakeLanguageModel()
         self.converter = FakeAudioConverter()
+        self.pictures = FakePictureDecoder()
         self.figures = FakeFigures(self.converter)
         self.metrics = FakeMetrics()
         self.in_flight = InFlight(scratch)
@@ -182,6 +184,7 @@ class World:
             "values": self.values,
             "language_model": self.language_model,
             "converter": self.converter,
+            "pictures": self.pictures,
             "figures": self.figures,
             "in_flight": self.in_flight,
             "metrics": self.metrics,

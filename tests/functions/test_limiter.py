@@ -382,6 +382,17 @@ async def test_counts_are_kept_by_day_and_by_minute(
     assert kept == {f"{name}.day.2026-05-04": b"2", f"{name}.minute.{minute}": b"2"}
 
 
+async def test_a_count_that_is_no_number_is_counted_anew(
+    make: MakeLimiter, values: KeyValue, name: str, clock: Clock
+) -> None:
+    day = f"{name}.day.2026-05-04"
+    await values.put(BUCKET, day, b"many")
+    await go(make(per_day=5), [], clock)
+    kept = await values.get(BUCKET, day)
+    assert kept is not None
+    assert kept.value == b"1"
+
+
 @pytest.mark.parametrize("limit", ["at_once", "per_minute", "per_day"])
 def test_a_limit_below_one_is_refused(make: MakeLimiter, limit: str) -> None:
     with pytest.raises(ValueError, match=f"{limit} must be at least 1, not 0"):

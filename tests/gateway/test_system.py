@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from functions._kit.messages import new_id
-from gateway.embedded import RunningS3, S3Repository, StartError
+from functions._kit.ports import ModelVersion
+from gateway.embedded import DataFolder, RunningS3, S3Repository, StartError
+from gateway.first_models import FirstModels, still_loading, why_broken
 from gateway.models.opening import open_repository
 from gateway.models.source import Source
 from gateway.settings import Settings
-from gateway.system import _broken_models, _on_s3, triton_settings
+from gateway.system import _on_s3, triton_settings
 
 NAME = "silero-vad"
 CONFIG = {"config.pbtxt": f'name: "{NAME}"\n'}
@@ -58,10 +60,29 @@ async def test_why_a_model_could_not_be_loaded_is_said_in_full(tmp_path: Path) -
     for name, config in (("unreadable", "inputt [ ]\n"), ("broken", 'name: "broken"\n')):
         await asyncio.to_thread((tmp_path / name).mkdir)
         await asyncio.to_thread((tmp_path / name / "config.pbtxt").write_text, config)
-    broken = {"unreadable": "Triton's log says why", "broken": "Internal: no memory"}
-    servers: Any = SimpleNamespace(triton=SimpleNamespace(broken=broken))
-    found = await _broken_models(Settings(model_repository=str(tmp_path)), servers)
-    assert found["broken"] == "Internal: no memory"
-    assert (
-        'unreadable/config.pbtxt:1:1 : Message type "inference.ModelConfig"' in found["unreadable"]
-    )
+
+    async def versions() -> list[ModelVersion]:
+        return [ModelVersion("broken", "1", "unavailable", "Internal: no memory\nat line 1")]
+
+    triton: Any = SimpleNamespace(versions=versions)
+    settings = Settings(model_repository=str(tmp_path))
+    assert await why_broken(settings, triton, "broken") == "Internal: no memory"
+    said = await why_broken(settings, triton, "unreadable")
+    assert 'unreadable/config.pbtxt:1:1 : Message type "inference.ModelConfig"' in said
+
+
+async def test_what_a_killed_start_left_of_its_progress_is_not_told_for_ever(
+    tmp_path: Path,
+) -> None:
+    folder = DataFolder(tmp_path)
+    await folder.open()
+    try:
+        FirstModels(Settings(), folder, ["a", "b"], lambda _: None)
+        assert still_loading(tmp_path) == {"models": "a is being loaded, 1 of 2"}
+        models = FirstModels(Settings(), folder, [], lambda _: None)
+        assert models.loaded.is_set()
+        assert still_loading(tmp_path) == {}
+        folder.write("loading.json", "{")
+        assert still_loading(tmp_path) == {}
+    finally:
+        folder.close()

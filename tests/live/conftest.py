@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -50,8 +51,10 @@ class Nereid:
         self._seen: set[psutil.Process] = set()
         self._up: subprocess.Popen[str]
 
-    def start(self) -> None:
+    def start(self, *, models: bool = True) -> None:
+        """Return once it takes work and, with `models`, has loaded the first ones."""
         with (self.data.parent / f"{self.data.name}.log").open("a") as log:
+            said = len(self.said())
             self._up = subprocess.Popen(
                 [NEREID, "up", "--data", str(self.data), "--port", "0"],
                 env=self.environment,
@@ -63,6 +66,11 @@ class Nereid:
         assert self._up.stdout is not None
         word, _, self.url = self._up.stdout.readline().strip().partition(" ")
         assert word == "ready", self.said()
+        deadline = time.monotonic() + 300
+        while models and "\nmodels    loaded" not in self.said()[said:]:
+            assert self._up.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """SIGTERM, as a service manager sends it; nothing may be left of it."""

@@ -60,6 +60,7 @@ def alert(camera_id: str = "door", second: float = 0, **facts: object) -> Alert:
         "model": "nanodet-g-416",
         "model_version": "1",
         "frame_key": f"frames/{camera_id}/{new_id()}.jpg",
+        "frame_bytes": 3 << 30,
     }
     return Alert(camera_id=camera_id, **(fields | facts))  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import os
 import resource
@@ -28,9 +29,11 @@ from functions._kit.errors import (
 )
 from functions._kit.fakes import FakeAudioConverter
 from functions._kit.ports import SPEECH, AudioConverter, AudioTarget, AudioTooLong, Sound
-from gateway.adapters.converter import ProcessConverter, child, open_converter, process
-from gateway.adapters.converter.child import MEMORY_BYTES
-from gateway.adapters.converter.messages import Stopped, Work
+from gateway.adapters.confined import process
+from gateway.adapters.confined.child import Child
+from gateway.adapters.confined.converter import SOUND, ProcessConverter, open_converter
+from gateway.adapters.confined.messages import AnyWork, Convert, Done, Stopped
+from gateway.adapters.confined.sound_child import MEMORY_BYTES
 
 MP3 = AudioTarget(format="mp3", sample_rate=48_000, channels=2)
 """The slowest target."""
@@ -92,6 +95,10 @@ async def ends(*tasks: asyncio.Task[Sound]) -> list[Sound | BaseException]:
 
 def environment(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
 
 
 def open_files(pid: int) -> int:
@@ -231,18 +238,16 @@ async def test_children_start_at_the_first_need_and_stay_warm(
 
 
 def test_a_stop_that_a_callback_swallows_is_heard_at_the_next_sign_of_life(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    working = child.Child(io.BytesIO())
-
-    def deaf(*_: Any, on_progress: Callable[[float], None], **__: Any) -> Sound:
+    def deaf(_: AnyWork, on_progress: Callable[[float], None]) -> Done:
         with suppress(BaseException):
             working.stop(signal.SIGUSR1, None)
         on_progress(1.0)
         raise AssertionError("it goes on")
 
-    monkeypatch.setattr(child, "convert", deaf)
-    work = Work(source="a", into=str(tmp_path / "b"), target=MP3, longest_s=10)
+    working = Child(io.BytesIO(), deaf)
+    work = Convert(source="a", into=str(tmp_path / "b"), target=MP3, longest_s=10)
     assert working._answer(work) == Stopped()
 
 
@@ -257,7 +262,8 @@ async def test_a_child_has_limits_and_no_secrets(
     assert MEMORY_BYTES < memory < 2 * MEMORY_BYTES
     assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
     assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] <= 64
-    assert open_files(pid) <= 6
+    assert open_files(pid) <= 7
+    assert "NoNewPrivs:\t1" in status(pid)
 
 
 async def test_a_child_that_is_killed_costs_nobody_anything(
@@ -326,20 +332,18 @@ async def test_a_file_that_takes_too_much_memory_is_refused(
     assert sound.duration_s == 2
 
 
-async def test_a_child_that_is_stuck_is_ended(
-    real: ProcessConverter, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "OPEN_S", 60.0)
-    monkeypatch.setattr(process, "SILENCE_S", 2.0)
-    into = tmp_path / "out.mp3"
-    task = begin(real, sounds / "long.flac", into)
-    await until(into.exists)
-    (pid,) = real.pids
-    os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(Unprocessable, match="too long") as refused:
-        await task
-    assert refused.value.code == "undecodable_audio"
-    assert not alive(pid)
+async def test_a_child_that_is_stuck_is_ended(sounds: Path, tmp_path: Path) -> None:
+    hasty = dataclasses.replace(SOUND, open_s=60.0, silence_s=2.0)
+    async with open_converter(AT_ONCE, AT_ONCE, MAX_WAITING, kind=hasty) as converter:
+        into = tmp_path / "out.mp3"
+        task = begin(converter, sounds / "long.flac", into)
+        await until(into.exists)
+        (pid,) = converter.pids
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(Unprocessable, match="too long") as refused:
+            await task
+        assert refused.value.code == "undecodable_audio"
+        assert not alive(pid)
     assert not into.exists()
 
 
@@ -374,19 +378,20 @@ async def test_a_converter_that_closes_leaves_neither_work_nor_children(
 
 
 async def test_an_interpreter_that_cannot_start_a_child_says_so(
-    real: ProcessConverter, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sounds: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(process, "MODULE", "gateway.adapters.converter.nothing")
-    with pytest.raises(Unavailable, match="did not start"):
-        await real.convert(sounds / "short.opus", tmp_path / "a.wav", SPEECH, longest_s=10)
-    assert not real.pids
+    broken = dataclasses.replace(SOUND, module="gateway.adapters.confined.nothing")
+    async with open_converter(AT_ONCE, AT_ONCE, MAX_WAITING, kind=broken) as converter:
+        with pytest.raises(Unavailable, match="did not start"):
+            await converter.convert(sounds / "short.opus", tmp_path / "a", SPEECH, longest_s=10)
+        assert not converter.pids
 
 
 PARENT = """
 import asyncio, sys
 from pathlib import Path
 from functions._kit.ports import SPEECH
-from gateway.adapters.converter import open_converter
+from gateway.adapters.confined.converter import open_converter
 
 async def main():
     async with open_converter(1, 1, 1) as converter:

@@ -301,9 +301,8 @@ async def test_a_full_queue_takes_nothing_and_says_so(own_nats: RunningNats) -> 
 
 
 async def test_what_a_lost_server_refused_is_not_stored_when_it_returns(
-    own_nats: RunningNats, monkeypatch: pytest.MonkeyPatch
+    own_nats: RunningNats,
 ) -> None:
-    monkeypatch.setattr(jetstream, "ASK_TIMEOUT_S", 0.5)
     client = await connect(own_nats.url, name="tests")
     await ensure_streams(client, StreamLimits())
     stream = JetStream(client)

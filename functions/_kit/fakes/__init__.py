@@ -14,6 +14,7 @@ from functions._kit.fakes.keyvalue import FakeKeyValue
 from functions._kit.fakes.language import FakeLanguageModel
 from functions._kit.fakes.metrics import FakeMetrics
 from functions._kit.fakes.objects import FakeObjects
+from functions._kit.fakes.pictures import FakePictureDecoder
 from functions._kit.fakes.stream import FakeStream
 from functions._kit.fakes.tally import FakeTally
 from functions._kit.fakes.tasks import FakeTaskStore
@@ -29,6 +30,7 @@ __all__ = [
     "FakeLanguageModel",
     "FakeMetrics",
     "FakeObjects",
+    "FakePictureDecoder",
     "FakeStream",
     "FakeTally",
     "FakeTaskStore",

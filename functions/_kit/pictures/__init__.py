@@ -11,7 +11,7 @@ from functions._kit.pictures.formats import (
     sniff,
     writable_formats,
 )
-from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, probe
+from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, crashed, probe, too_costly
 from functions._kit.pictures.letterbox import Letterboxed, check_not_too_small, letterbox
 from functions._kit.pictures.metadata import Metadata
 from functions._kit.pictures.noise import estimate_noise
@@ -29,6 +29,7 @@ __all__ = [
     "ReadFormat",
     "WriteFormat",
     "check_not_too_small",
+    "crashed",
     "decode",
     "denoise",
     "encode",
@@ -39,5 +40,6 @@ __all__ = [
     "shrink",
     "sniff",
     "thumbnail",
+    "too_costly",
     "writable_formats",
 ]

@@ -16,7 +16,7 @@ from functions._kit.pictures.header import (
     MAX_PIXELS,
     TURNED,
     PictureInfo,
-    corrupt,
+    broken,
     probe,
     unsupported_pixels,
 )
@@ -24,6 +24,8 @@ from functions._kit.pictures.metadata import Metadata, read_metadata, with_sound
 
 Pixels = NDArray[Any]
 T = TypeVar("T")
+Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Pixels]
+"""Makes an array of this shape and type, with anything in it."""
 
 # Rows per step: of 64, 128 and 256 the fastest for a 24-megapixel JPEG, at 5 MB beside its pixels.
 _STRIP_ROWS = 128
@@ -53,14 +55,16 @@ class Picture:
     info: PictureInfo
 
 
-def decode(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def decode(path: Path, *, max_pixels: int = MAX_PIXELS, allocate: Allocate = np.empty) -> Picture:
     """Decode a whole picture; raises as `probe` does, and `JobFailed` (`corrupt_picture`).
 
     CMYK and Lab become sRGB. Floating-point, 32-bit, signed and many-banded pixels raise
     `Unprocessable` (`unsupported_pixel_format`). Memory: the pixels, and strips of a few rows.
+    `allocate` is asked for the pixels, then for the alpha, if any, and both again where a JPEG is
+    read a second time.
     """
     info = probe(path, max_pixels=max_pixels)
-    return strictly(info, lambda fail_on: _decode(path, info, fail_on))
+    return strictly(info, lambda fail_on: _decode(path, info, fail_on, allocate))
 
 
 def strictly(info: PictureInfo, read: Callable[[str], T]) -> T:
@@ -72,22 +76,22 @@ def strictly(info: PictureInfo, read: Callable[[str], T]) -> T:
         return read("warning" if info.format == "jpeg" else "error")
     except pyvips.Error as error:
         if not _only_padding(str(error)):
-            raise corrupt(info.format) from error
+            raise broken(info.format, error) from error
     try:
         return read("error")
     except pyvips.Error as error:
-        raise corrupt(info.format) from error
+        raise broken(info.format, error) from error
 
 
 def _only_padding(message: str) -> bool:
     return _HARMLESS_JPEG in message and not any(lost in message for lost in _LOST_JPEG)
 
 
-def _decode(path: Path, info: PictureInfo, fail_on: str) -> Picture:
+def _decode(path: Path, info: PictureInfo, fail_on: str, allocate: Allocate) -> Picture:
     opened = open_image(path, info.format, access="sequential", fail_on=fail_on)
     image = to_rgb(opened, info)
     colours = image.bands - (image.bands in _WITH_ALPHA)
-    pixels, alpha = _read_by_strips(image, info.orientation)
+    pixels, alpha = _read_by_strips(image, info.orientation, allocate)
     opaque = alpha is None or bool((alpha == np.iinfo(alpha.dtype).max).all())
     return Picture(
         pixels=pixels,
@@ -119,14 +123,16 @@ def to_rgb(image: pyvips.Image, info: PictureInfo) -> pyvips.Image:
     return image
 
 
-def _read_by_strips(image: pyvips.Image, orientation: int) -> tuple[Pixels, Pixels | None]:
+def _read_by_strips(
+    image: pyvips.Image, orientation: int, allocate: Allocate
+) -> tuple[Pixels, Pixels | None]:
     """Pixels and alpha, turned while they are read: no second copy of the picture exists."""
     dtype = np.dtype(np.uint16 if image.format == "ushort" else np.uint8)
     width, height, bands = image.width, image.height, image.bands
     colours = bands - (bands in _WITH_ALPHA)
     upright = (width, height) if orientation in TURNED else (height, width)
-    pixels = np.empty((*upright, 3), dtype)
-    alpha = np.empty(upright, dtype) if bands in _WITH_ALPHA else None
+    pixels = allocate((*upright, 3), dtype)
+    alpha = allocate(upright, dtype) if bands in _WITH_ALPHA else None
     raw_pixels = as_stored(pixels, orientation)
     raw_alpha = None if alpha is None else as_stored(alpha, orientation)
     for top in range(0, height, _STRIP_ROWS):

@@ -46,7 +46,7 @@ def probe(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> PictureInfo:
     except pyvips.Error as error:
         if name == "tiff" and tiff_pages(source):
             raise unsupported_pixels("samples of a kind that libvips cannot read") from error
-        raise corrupt(name) from error
+        raise broken(name, error) from error
     info = describe(image, name)
     check_size(info, max_pixels)
     if info.pages > 1 and name in ("gif", "webp"):
@@ -124,10 +124,33 @@ def unsupported_pixels(what: str) -> Unprocessable:
     )
 
 
+def broken(name: str, error: pyvips.Error) -> JobFailed | MemoryError:
+    """What libvips' error on a file of this format means: `corrupt`, or a lack of memory."""
+    return MemoryError() if "out of memory" in str(error) else corrupt(name)
+
+
 def corrupt(name: str) -> JobFailed:
     """The error for a file that breaks off or contradicts itself."""
     return JobFailed(
         "corrupt_picture",
         f"The file starts as {FORMATS[name].content_type} and cannot be decoded: "
         "it is truncated or damaged. Send it again from its source.",
+    )
+
+
+def crashed() -> JobFailed:
+    """The error for a file that ends the program that decodes it."""
+    return JobFailed(
+        "picture_crashed",
+        "The file ends the program that decodes it, as damaged or malicious ones may. "
+        "Save the picture again from its source.",
+    )
+
+
+def too_costly(what: str) -> JobFailed:
+    """The error for a file that takes more time or memory, or holds more metadata, than it may."""
+    return JobFailed(
+        "picture_too_costly",
+        f"The file takes more {what} than a picture of its size may. "
+        "Save it in its ordinary form, not interlaced and without needless metadata.",
     )

@@ -9,7 +9,7 @@ import pyvips
 from functions._kit.pictures.decoder import to_rgb
 from functions._kit.pictures.encoder import EncodedInfo, flatten_on_white, save, to_8_bit
 from functions._kit.pictures.formats import FORMATS, WriteFormat, open_image
-from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, corrupt, probe
+from functions._kit.pictures.header import MAX_PIXELS, PictureInfo, broken, probe
 
 # Shrinking on load must leave this much for Lanczos to work on, or fine detail aliases.
 _SPARE = 2
@@ -36,7 +36,7 @@ def thumbnail(
             image = flatten_on_white(image)
         image = to_8_bit(image).copy_memory()
     except pyvips.Error as error:
-        raise corrupt(info.format) from error
+        raise broken(info.format, error) from error
     save(image, out_path, format, quality=quality)
     size = out_path.stat().st_size
     return EncodedInfo(image.width, image.height, size, FORMATS[format].content_type)

@@ -42,6 +42,7 @@ from functions._kit.ports.operations import (
     TranscriptionFigures,
     Usage,
 )
+from functions._kit.ports.pictures import PictureDecoder
 from functions._kit.ports.stream import (
     DeadLetters,
     Entry,
@@ -84,6 +85,7 @@ __all__ = [
     "ObjectInfo",
     "Objects",
     "Page",
+    "PictureDecoder",
     "Probes",
     "ProcessFigures",
     "Receipt",

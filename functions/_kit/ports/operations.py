@@ -35,6 +35,8 @@ class Probes:
     checks: Mapping[str, Callable[[], Awaitable[bool]]]
     sickness: Callable[[], Mapping[str, str]] = dict
     """What workers are waiting for now, by backend: it answers, and fails what they ask of it."""
+    loading: Callable[[], Mapping[str, str]] = dict
+    """What is still on its way after a start, by part, with a sentence; work for it waits."""
 
 
 class Tally(Protocol):

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from functions._kit.capabilities import UPSCALE, serve
 from functions._kit.consume import Run, consume
 from functions._kit.errors import JobFailed, NotFound
-from functions._kit.pictures import FORMATS, Picture, WriteFormat, decode, denoise, encode
+from functions._kit.pictures import FORMATS, Picture, WriteFormat, denoise, encode
 from functions._kit.policy import Policy
-from functions._kit.ports import Inference, KeyValue, Limits, Objects, ServedModel
+from functions._kit.ports import Inference, KeyValue, Limits, Objects, PictureDecoder, ServedModel
 from functions.media.contracts import MediaJob, MediaResult, result_prefix
 from functions.media.upscale.enlarge import Enlarged, enlarge
 from functions.media.upscale.formats import check_size, output_format, to_8_bit
@@ -31,6 +31,7 @@ async def upscale(
     job: MediaJob,
     run: Run,
     objects: Objects,
+    pictures: PictureDecoder,
     inference: Inference,
     values: KeyValue,
     limits: Limits,
@@ -41,7 +42,7 @@ async def upscale(
     """
     source = run.scratch / "source"
     await objects.download(job.file_path, source, limit_bytes=limits.max_upload_bytes)
-    picture = await asyncio.to_thread(decode, source, max_pixels=limits.max_pixels)
+    picture = await pictures.decode(source, run.scratch / "pixels", max_pixels=limits.max_pixels)
     wanted = output_format(picture.info.format, job.format, lossless=job.lossless)
     size = (picture.info.width * job.scale_factor, picture.info.height * job.scale_factor)
     check_size(wanted, size)

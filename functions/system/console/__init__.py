@@ -70,7 +70,7 @@ async def console(if_none_match: IfNoneMatch = None) -> Response[bytes]:
     summary="A file of the console: script, style or icon",
     media_type="text/javascript",
     responses=_NOT_MODIFIED,
-    opt={"policy": HttpPolicy(scope=None)},
+    opt={"policy": HttpPolicy(scope=None), "openapi_errors": ("404",)},
 )
 async def console_file(name: FromPath[str], if_none_match: IfNoneMatch = None) -> Response[bytes]:
     """Raises `NotFound` for what the console does not consist of."""

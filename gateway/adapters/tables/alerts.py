@@ -21,19 +21,19 @@ from gateway.adapters.tables.json_text import json_text
 # COPY to a temporary table 15,000.
 _RECORD = """
 INSERT INTO alerts AS a (alert_id, camera_id, label, score, x, y, width, height, zone, captured_at,
-                         created_at, model, model_version, frame_key, image_key)
+                         created_at, model, model_version, frame_key, frame_bytes, image_key)
 SELECT alert_id, camera_id, label, score,
     (box->>'x')::float8, (box->>'y')::float8, (box->>'width')::float8, (box->>'height')::float8,
-    zone, captured_at, created_at, model, model_version, frame_key, image_key
+    zone, captured_at, created_at, model, model_version, frame_key, frame_bytes, image_key
 FROM json_to_recordset(%s::json) AS given (
     alert_id uuid, camera_id text, label text, score float8, box json, zone text,
     captured_at timestamptz, created_at timestamptz, model text, model_version text,
-    frame_key text, image_key text)
+    frame_key text, frame_bytes bigint, image_key text)
 ON CONFLICT (alert_id) DO UPDATE SET image_key = excluded.image_key
 WHERE a.image_key IS NULL AND excluded.image_key IS NOT NULL
 """
 _COLUMNS = """alert_id, camera_id, label, score, x, y, width, height, zone, captured_at, created_at,
-    model, model_version, frame_key, image_key, reviewed"""
+    model, model_version, frame_key, frame_bytes, image_key, reviewed"""
 
 # date_bin is arithmetic; date_trunc looks the time zone up for every row.
 _COUNTS = """

@@ -20,6 +20,7 @@ from functions._kit.fakes import (
     FakeDeadLetters,
     FakeKeyValue,
     FakeObjects,
+    FakePictureDecoder,
     FakeStream,
     FakeTally,
 )
@@ -150,6 +151,7 @@ class Yard:
         """Run the detector's handler on a frame."""
         given = {
             "objects": self.objects,
+            "pictures": FakePictureDecoder(),
             "inference": self.inference,
             "stream": self.stream,
             "values": self.values,

@@ -49,6 +49,7 @@ async def test_what_is_seen_becomes_a_fact_with_all_that_is_known(yard: Yard, jp
         "model": "nanodet-g-416",
         "model_version": "1",
         "frame_key": frame.key,
+        "frame_bytes": len(jpeg),
     }
     (job,) = yard.keep_jobs()
     assert (job.alerts, job.discard_frame) == ((alert,), True)

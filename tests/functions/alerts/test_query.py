@@ -40,7 +40,8 @@ async def alerts(world: World, new_alert: NewAlert) -> list[Alert]:
     ]
     for number in (0, 1):
         key = image_key(found[number])
-        found[number] = msgspec.structs.replace(found[number], image_key=key)
+        world.objects.add(key, b"picture", "image/jpeg")
+        found[number] = msgspec.structs.replace(found[number], image_key=key, frame_bytes=7)
     await world.alert_store.record(found)
     return found
 
@@ -71,6 +72,7 @@ async def test_an_alert_is_shown_with_all_that_its_reader_may_know(
             "captured_at": "2026-05-04T12:00:03Z",
             "created_at": "2026-05-04T12:00:03Z",
             "image_url": f"http://objects.invalid/bucket/{alert.image_key}?expires=86400",
+            "image_error": None,
             "reviewed": False,
             "model": "nanodet-g-416",
             "model_version": "1",
@@ -78,6 +80,20 @@ async def test_an_alert_is_shown_with_all_that_its_reader_may_know(
     )
     assert body["items"][2]["image_url"] is None
     assert body["items"][2]["zone"] is None
+
+
+async def test_an_alert_whose_picture_is_damaged_says_so(
+    world: World, reader: httpx.AsyncClient, alerts: list[Alert]
+) -> None:
+    key = image_key(alerts[0])
+    world.objects.add(key, b"pic", "image/jpeg")
+    found = await get(reader, f"{PATH}/{alerts[0].alert_id}")
+    assert found["image_url"] is None
+    assert found["image_error"]["code"] == "object_damaged"
+    assert "has 3 bytes of the 7" in found["image_error"]["message"]
+    await world.objects.delete([key])
+    answer = await reader.patch(f"{PATH}/{alerts[0].alert_id}", json={"reviewed": True})
+    assert "is gone" in answer.json()["image_error"]["message"]
 
 
 @pytest.mark.parametrize(

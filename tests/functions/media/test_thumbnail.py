@@ -6,7 +6,7 @@ import pytest
 import pyvips
 
 from functions._kit.errors import NotFound, Unavailable
-from functions._kit.fakes import FakeObjects
+from functions._kit.fakes import FakeObjects, FakePictureDecoder
 from functions._kit.messages import new_id, now
 from functions.media.contracts import THUMBNAIL, MediaJob, Thumbnail
 from functions.media.thumbnail import thumbnail
@@ -54,7 +54,9 @@ def store(width: int, height: int, suffix: str = ".png") -> FakeObjects:
 
 
 async def made(objects: FakeObjects, run: FakeRun, width: int, height: int) -> list[Thumbnail]:
-    answer: dict[str, Any] = await thumbnail.handler(job(width, height), run, objects)
+    answer: dict[str, Any] = await thumbnail.handler(
+        job(width, height), run, objects, FakePictureDecoder()
+    )
     assert list(answer) == ["thumbnails"]
     thumbnails: list[Thumbnail] = answer["thumbnails"]
     return thumbnails

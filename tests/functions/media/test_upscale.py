@@ -11,7 +11,7 @@ import pyvips
 from numpy.typing import NDArray
 
 from functions._kit.errors import JobFailed, NereidError, NotFound, Unavailable
-from functions._kit.fakes import FakeInference, FakeKeyValue, FakeObjects
+from functions._kit.fakes import FakeInference, FakeKeyValue, FakeObjects, FakePictureDecoder
 from functions._kit.fakes.inference import DEFAULT_MODELS
 from functions._kit.messages import new_id, now
 from functions._kit.ports import Limits, ServedModel
@@ -102,7 +102,9 @@ def enlarge(objects: FakeObjects, run: FakeRun) -> Enlarge:
     ) -> tuple[MediaResult, NDArray[Any]]:
         put(objects, content)
         served = inference or FakeInference(models)
-        answer = await upscale.handler(job(**facts), run, objects, served, FakeKeyValue(), LIMITS)
+        answer = await upscale.handler(
+            job(**facts), run, objects, FakePictureDecoder(), served, FakeKeyValue(), LIMITS
+        )
         assert isinstance(answer, MediaResult)
         stored = objects.contents[answer.file_path]
         assert answer.size == len(stored)
@@ -299,7 +301,9 @@ async def test_a_scale_beyond_the_model_fails_for_good(
 
 
 async def test_an_absent_file_fails_for_good(objects: FakeObjects, run: FakeRun) -> None:
-    working = upscale.handler(job(), run, objects, FakeInference(), FakeKeyValue(), LIMITS)
+    working = upscale.handler(
+        job(), run, objects, FakePictureDecoder(), FakeInference(), FakeKeyValue(), LIMITS
+    )
     await _refused(NotFound, "file_not_found", working, objects)
 
 
@@ -363,5 +367,7 @@ async def test_triton_falling_sick_amid_the_tiles_is_not_the_jobs_fault(
 async def test_a_sick_bucket_is_not_the_jobs_fault(objects: FakeObjects, run: FakeRun) -> None:
     put(objects, file_of(noise(4, 4)))
     objects.sick = True
-    working = upscale.handler(job(), run, objects, FakeInference(), FakeKeyValue(), LIMITS)
+    working = upscale.handler(
+        job(), run, objects, FakePictureDecoder(), FakeInference(), FakeKeyValue(), LIMITS
+    )
     await _refused(Unavailable, "s3_unavailable", working, objects)

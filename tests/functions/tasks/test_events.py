@@ -57,6 +57,7 @@ async def live(world: World, task: Task) -> None:
 async def test_a_follower_hears_the_whole_life_and_then_silence(
     world: World, alice: httpx.AsyncClient
 ) -> None:
+    world.objects.add("a b", b"picture", "image/png")
     task = await world.add_task()
     following = asyncio.create_task(follow(alice, task))
     await asyncio.sleep(0)

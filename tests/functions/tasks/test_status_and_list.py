@@ -17,8 +17,19 @@ PATH = "/api/v1/media/processingTasks"
 RESULT: dict[str, Any] = {
     "file_path": "results/t/cat x2.png",
     "width": 20,
-    "thumbnails": [{"file_path": "results/t/thumbnail_320.jpg", "width": 10, "height": 5}],
+    "size": 9,
+    "thumbnails": [
+        {"file_path": "results/t/thumbnail_320.jpg", "width": 10, "height": 5, "size": 5}
+    ],
 }
+
+
+@pytest.fixture
+def result(world: World) -> dict[str, Any]:
+    """`RESULT`, with its objects in the bucket."""
+    world.objects.add(RESULT["file_path"], b"a picture", "image/png")
+    world.objects.add("results/t/thumbnail_320.jpg", b"small", "image/jpeg")
+    return RESULT
 
 
 async def test_a_queued_task_looks_so(world: World, alice: httpx.AsyncClient) -> None:
@@ -43,11 +54,11 @@ async def test_a_queued_task_looks_so(world: World, alice: httpx.AsyncClient) ->
 
 
 async def test_a_completed_task_has_urls_that_hold_for_a_day(
-    world: World, alice: httpx.AsyncClient
+    world: World, alice: httpx.AsyncClient, result: dict[str, Any]
 ) -> None:
     task = await world.add_task()
     await world.tell(task, Status.PROCESSING, progress=0.5, attempts=1)
-    await world.tell(task, Status.COMPLETED, result=RESULT, attempts=1)
+    await world.tell(task, Status.COMPLETED, result=result, attempts=1)
     body = (await alice.get(f"{PATH}/{task.task_id}")).json()
     assert (body["status"], body["progress"], body["attempts"]) == ("completed", 1, 1)
     assert body["started_at"] <= body["finished_at"]
@@ -58,6 +69,48 @@ async def test_a_completed_task_has_urls_that_hold_for_a_day(
     assert {**body["result"], "thumbnails": None, "url": None} == {
         **RESULT, "thumbnails": None, "url": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damaged", "content", "said"),
+    [
+        ("results/t/cat x2.png", b"a pi", "has 4 bytes of the 9 that were written"),
+        ("results/t/cat x2.png", None, "is gone from the bucket"),
+        ("results/t/thumbnail_320.jpg", b"", "has 0 bytes of the 5 that were written"),
+    ],
+)
+async def test_a_damaged_object_has_a_reason_instead_of_a_url(
+    world: World,
+    alice: httpx.AsyncClient,
+    result: dict[str, Any],
+    damaged: str,
+    content: bytes | None,
+    said: str,
+) -> None:
+    task = await world.add_task()
+    await world.tell(task, Status.COMPLETED, result=result, attempts=1)
+    await world.objects.delete([damaged])
+    if content is not None:
+        world.objects.add(damaged, content, "image/png")
+    found = (await alice.get(f"{PATH}/{task.task_id}")).json()["result"]
+    parts = {part["file_path"]: part for part in (found, *found["thumbnails"])}
+    (whole,) = (part for path, part in parts.items() if path != damaged)
+    assert whole["url"]
+    assert "error" not in whole
+    assert parts[damaged]["url"] is None
+    assert parts[damaged]["error"]["code"] == "object_damaged"
+    assert said in parts[damaged]["error"]["message"]
+
+
+async def test_a_store_that_is_away_keeps_no_status_back(
+    world: World, alice: httpx.AsyncClient, result: dict[str, Any]
+) -> None:
+    task = await world.add_task()
+    await world.tell(task, Status.COMPLETED, result=result, attempts=1)
+    world.objects.sick = True
+    found = (await alice.get(f"{PATH}/{task.task_id}")).json()["result"]
+    assert found["url"]
+    assert "error" not in found
 
 
 async def test_a_failed_task_says_why(world: World, alice: httpx.AsyncClient) -> None:

@@ -7,11 +7,12 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import dataclass
 
 import msgspec
 
 from functions._kit.errors import Unavailable
-from gateway.adapters.converter.messages import (
+from gateway.adapters.confined.messages import (
     Answer,
     Progress,
     Ready,
@@ -20,32 +21,48 @@ from gateway.adapters.converter.messages import (
     encode,
 )
 
-MODULE = "gateway.adapters.converter.child"
-OPEN_S = 10.0
-"""Headers are read in milliseconds, unless they are made to be slow."""
-SILENCE_S = 30.0
-"""The longest that a child says nothing while it works."""
 START_S = 30.0
 STOP_S = 1.0
 """How long a child has to give up its work before it is killed."""
+ARENA_KEPT_BYTES = 4 << 20
+"""More than this is given back to the system after each work."""
 
-# Secrets of the parent's environment are none of a converter's business.
+# Secrets of the parent's environment are none of a child's business.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What children of a pool run, and how long they may say nothing."""
+
+    name: str
+    """As errors call it."""
+    module: str
+    open_s: float
+    """Until the first word on a work."""
+    silence_s: float
+    """Between two later words."""
+
+
 class Died(Exception):
-    """The child ended in the middle of its work."""
+    """The child ended in the middle of its work, by the signal `by` (0 for none)."""
+
+    def __init__(self, by: int = 0) -> None:
+        super().__init__()
+        self.by = by
 
 
 class Stuck(Exception):
-    """The child said nothing for `OPEN_S` or `SILENCE_S`, and was killed."""
+    """The child said nothing for as long as its kind may, and was killed."""
 
 
-class ConverterProcess:
+class ChildProcess:
     """A running child. `usable` says whether it takes another work."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, kind: Kind, arena: int) -> None:
         self._process = process
+        self._kind = kind
+        self._arena = arena
         self.usable = True
 
     @property
@@ -62,19 +79,39 @@ class ConverterProcess:
         """Its last answer. Raises `Died` and `Stuck`; when cancelled, the work is given up."""
         try:
             self._writer.write(encode(work))
-            answer = await self._answer(OPEN_S)
+            answer = await self._answer(self._kind.open_s)
             while isinstance(answer, Progress):
-                answer = await self._answer(SILENCE_S)
+                answer = await self._answer(self._kind.silence_s)
         except TimeoutError:
             await self.kill()
             raise Stuck from None
         except Died:
             await self.kill()
-            raise
+            raise Died(max(0, -(self._process.returncode or 0))) from None
         except asyncio.CancelledError:
             await self._give_up()
             raise
         return answer
+
+    def lend(self, data: bytes) -> None:
+        """Lay `data` at the beginning of the arena."""
+        left, at = memoryview(data), 0
+        while left:
+            written = os.pwrite(self._arena, left, at)
+            left, at = left[written:], at + written
+
+    def take(self, size: int) -> bytearray:
+        """The first `size` bytes of the arena, read and not mapped: a child may have cut it."""
+        taken = bytearray(size)
+        left, at = memoryview(taken), 0
+        while left:
+            read = os.preadv(self._arena, [left], at)
+            if not read:
+                raise Died
+            left, at = left[read:], at + read
+        if size > ARENA_KEPT_BYTES:
+            os.ftruncate(self._arena, 0)
+        return taken
 
     async def started(self) -> None:
         """Wait until it is ready. Raises `Unavailable` when it does not start."""
@@ -87,7 +124,8 @@ class ConverterProcess:
             reason = f"it was not ready after {START_S:.0f} s"
         except Died:
             reason = "it ended at once"
-        raise Unavailable("converter", f"a process for conversions did not start: {reason}")
+        name = self._kind.name
+        raise Unavailable(name, f"a process of the {name} did not start: {reason}")
 
     async def kill(self) -> None:
         """End it, and wait until it has ended."""
@@ -95,6 +133,12 @@ class ConverterProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+        self._close_arena()
+
+    def _close_arena(self) -> None:
+        if self._arena >= 0:
+            os.close(self._arena)
+            self._arena = -1
 
     async def _give_up(self) -> None:
         """Have the child stop its work and take no other before it has said so."""
@@ -128,18 +172,26 @@ class ConverterProcess:
                 raise Died from error
 
 
-async def start() -> ConverterProcess:
+async def start(kind: Kind) -> ChildProcess:
     """A new child that takes work. Raises `Unavailable` when it does not start."""
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    process = ConverterProcess(
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", MODULE, str(os.getpid())),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            # numpy's threads would take address space for each core, and no work is theirs
-            env=environment | {"OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
+    arena = os.memfd_create("arena")
+    try:
+        process = ChildProcess(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", kind.module, str(os.getpid()), str(arena)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=[arena],
+                # numpy's threads would take address space for each core, and no work is theirs
+                env=environment | {"OPENBLAS_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"},
+            ),
+            kind,
+            arena,
         )
-    )
+    except BaseException:
+        os.close(arena)
+        raise
     try:
         await process.started()
     except BaseException:

@@ -1,0 +1,36 @@
+"""Whether an object is still what its row says: asked before a URL of it is handed out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from functions._kit.errors import Unavailable
+from functions._kit.messages import Answer
+from functions._kit.ports import Objects
+
+LOOK_S = 1.0
+"""Longest wait for the store's word. Without it the URL is given: the row says that it is there."""
+
+
+class Damage(Answer, frozen=True, kw_only=True):
+    """Why there is no URL of an object that should be there."""
+
+    code: Literal["object_damaged"] = "object_damaged"
+    message: str
+
+
+async def damage_of(objects: Objects, key: str, size_bytes: int | None) -> Damage | None:
+    """What is wrong with the object `key`, or None; without a size only its absence is."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            found = await objects.head(key)
+    except (TimeoutError, Unavailable):
+        return None
+    if found is None:
+        what = "is gone from the bucket"
+    elif size_bytes is not None and found.size_bytes != size_bytes:
+        what = f"has {found.size_bytes} bytes of the {size_bytes} that were written"
+    else:
+        return None
+    return Damage(message=f"{key!r} {what}: restore it from your backup of S3, or make it anew")

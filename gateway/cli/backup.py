@@ -1,0 +1,106 @@
+"""`nereid backup`."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import cast
+
+import click
+
+from functions._kit.errors import Conflict
+from gateway.adapters.jetstream import connect
+from gateway.asgi import VERSION
+from gateway.backup.making import make
+from gateway.backup.manifest import SECRETS
+from gateway.cli.main import DATA, configured, run
+from gateway.embedded import EmbeddedServers, Name
+from gateway.embedded.folder import in_use
+from gateway.settings import Settings
+
+PARTIAL = ".partial"
+TAR = ".tar"
+
+
+@click.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@DATA
+def backup(target: Path, data: Path | None) -> None:
+    """Keep database, streams and secrets in TARGET: a new folder, or a file FILE.tar.
+
+    Works while the system runs. Pictures and recordings lie in S3 and are not among it.
+    """
+    run(_backup(configured(running=_runs(data), data=data), target))
+
+
+async def _backup(settings: Settings, target: Path) -> None:
+    with _new(target) as folder:
+        async with servers(settings) as (nats_url, database_url):
+            client = await connect(nats_url, name="nereid-backup")
+            try:
+                await make(
+                    folder,
+                    client=client,
+                    database_url=database_url,
+                    secrets=_secrets(settings.data),
+                    version=VERSION,
+                    say=click.echo,
+                )
+            finally:
+                await client.close()
+    click.echo(f"backed up to {target}; the objects in S3 are yours to copy: docs/backup.md")
+
+
+@asynccontextmanager
+async def servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
+    """The addresses of NATS and PostgreSQL; embedded ones that do not run are started for it."""
+    given = {"nats": settings.nats_url, "postgres": settings.database_url}
+    want = {cast("Name", name) for name, url in given.items() if url is None}
+    if not want:
+        yield str(settings.nats_url), str(settings.database_url)
+        return
+    async with EmbeddedServers(settings.data, want=want) as started:
+        for notice in started.nats.notices if "nats" in want else ():
+            click.echo(f"nats      {notice}", err=True)
+        yield (
+            settings.nats_url or started.nats.url,
+            settings.database_url or started.postgres.url,
+        )
+
+
+def _runs(data: Path | None) -> bool:
+    """Whether what running.json says of this folder is so: a killed system leaves it behind."""
+    return in_use(configured(running=False, data=data).data)
+
+
+def _secrets(data: Path) -> bytes | None:
+    path = data / SECRETS
+    return path.read_bytes() if path.is_file() else None
+
+
+@contextmanager
+def _new(target: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `target` if all goes well, and is removed if not."""
+    if target.exists():
+        raise Conflict("target_exists", f"{target} is there already: name a new one")
+    folder = target.with_name(target.name + PARTIAL)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        yield folder
+        if target.suffix != TAR:
+            folder.rename(target)
+            return
+        packed = target.with_name(target.name + PARTIAL + TAR)
+        packed.touch(mode=0o600)
+        with tarfile.open(packed, "w") as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, path.name)
+        packed.rename(target)
+    except OSError as error:
+        raise Conflict("backup_unwritable", f"{target} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
