@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 PATH = "/metrics"
 SCOPE = "system:read"
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 64
 STOP_GRACE_S = 1
 
 
