@@ -32,11 +32,12 @@ from functions.tasks.contracts import (
     event_subject,
     final_id,
     job_subject,
+    read_event,
 )
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.registry import Function
 from gateway.worker import Worker, health
-from gateway.worker.handler import HEALTHY_FAILURES
+from gateway.worker.handler import HEALTHY_FAILURES, Handler
 
 
 def random_word() -> str:
@@ -731,3 +732,38 @@ def an_alert(number: int) -> Alert:
         model_version="1",
         frame_key=f"frames/gate/{number}.jpg",
     )
+
+
+async def test_a_message_that_the_worker_itself_stumbles_on_is_put_away_in_the_end(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stumble(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async def unused(job: Any, run: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Handler, "_handle", stumble)
+    async with house.working(house.function(unused, attempts=2)):
+        await house.send()
+        letter = msgspec.json.decode(await house.first(f"dead.{house.name}"), type=DeadLetter)
+        assert (letter.code, letter.attempts) == ("internal_error", 2)
+        async with asyncio.timeout(60):
+            while await house.left():
+                await asyncio.sleep(0.01)
+
+
+async def test_garbage_among_a_tasks_events_ends_no_task(house: House) -> None:
+    async def work(job: Any, run: Any) -> dict[str, str]:
+        return {"answer": "yes"}
+
+    task = Task(task_id=new_id(), client_id="c", workflow="w", priority=5, created_at=now())
+    await house.stream.publish_bytes(event_subject(task.task_id), b"\xff{")
+    job = Job(task=task, steps=(Step(function=house.name, share=1.0),))
+    await house.stream.publish(job_subject(house.name, 5), job, message_id=task.task_id)
+    async with house.working(house.function(work)), asyncio.timeout(60):
+        async for record in house.stream.follow(event_subject(task.task_id)):
+            event = read_event(record.data)
+            if event is not None and event.status.final:
+                assert event.result == {"answer": "yes"}
+                break
