@@ -9,7 +9,7 @@ import msgspec
 
 from functions._kit.consume import Tick, consume
 from functions._kit.left_behind import STEP
-from functions._kit.messages import now
+from functions._kit.messages import NO_JSON, now
 from functions._kit.policy import Policy
 from functions._kit.ports import Record, Stream, TaskStore, Unheard
 from functions.tasks.contracts import (
@@ -48,7 +48,11 @@ async def sweep(tick: Tick, store: TaskStore, stream: Stream) -> None:
 async def _look_after(
     one: Unheard, tick: Tick, queues: _Queues, store: TaskStore, stream: Stream
 ) -> None:
-    job = _decode_job(one.job)
+    try:
+        job = _decode_job(one.job)
+    except NO_JSON as error:
+        await _fail(one, f"its job cannot be read: {error}", store, stream)
+        return
     subject = job_subject(job.steps[0].function, job.task.priority)
     if one.sequence and await queues.hold(subject, one.sequence):
         return  # it waits, or somebody has it in hand
@@ -74,7 +78,8 @@ async def _send_again(
         resends += 1
         message_id = f"{message_id}:again:{resends}"
     if resends > MOST_RESENDS:
-        await _fail(one, store, stream)
+        why = f"its job was sent again {MOST_RESENDS} times, and no worker was heard of it"
+        await _fail(one, why, store, stream)
         return
     receipt = await stream.publish(subject, msgspec.Raw(one.job), message_id=message_id)
     if not one.sequence and not receipt.duplicate:
@@ -84,13 +89,9 @@ async def _send_again(
     await store.resent(job.task.task_id, sequence=receipt.sequence, resends=resends)
 
 
-async def _fail(one: Unheard, store: TaskStore, stream: Stream) -> None:
+async def _fail(one: Unheard, why: str, store: TaskStore, stream: Stream) -> None:
     task = one.row.task
-    error = TaskError(
-        code="job_lost",
-        message=f"the job was sent again {MOST_RESENDS} times, and no worker was heard of it; "
-        "send the request again",
-    )
+    error = TaskError(code="job_lost", message=f"{why}; send the request again")
     event = TaskEvent(
         event_id=final_id(task.task_id),
         task=task,

@@ -70,6 +70,8 @@ class Spare:
                         await pulling.unsubscribe()
             except UNREACHABLE as error:
                 log.info("SPARE is asked again: %r", error)
+            except Exception:
+                log.exception("SPARE is asked again")  # nobody else would begin this anew
             await asyncio.sleep(PAUSE_S)
 
     async def keep_apart(self) -> None:

@@ -21,7 +21,7 @@ from gateway.embedded.folder import DataFolder
 from gateway.embedded.nats import USER, answers
 from gateway.embedded.process import Command, Process
 
-READY_S = 60.0
+READY_S = 120.0
 PROBE_INTERVAL_S = 0.05
 
 

@@ -48,6 +48,12 @@ class Fact(Message, frozen=True, kw_only=True):
     number: int = 0
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked while there is no leader is never answered: it is asked again sooner."""
+    monkeypatch.setattr("gateway.adapters.jetstream.ASK_TIMEOUT_S", 0.5)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCluster]:
     """Its streams have one copy at first, as those of a single server that became a cluster."""

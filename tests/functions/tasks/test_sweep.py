@@ -173,6 +173,22 @@ async def test_a_job_that_is_lost_again_and_again_fails_its_task(night: Night) -
     assert [msgspec.json.decode(e.data)["status"] for e in events] == ["queued", "failed"]
 
 
+async def test_a_job_that_cannot_be_read_fails_its_task_and_holds_up_no_other(
+    night: Night,
+) -> None:
+    broken = new_task(new_id(), "alice", "test", 5, None)
+    await night.world.tell(broken, Status.QUEUED, waits_for=KeptJob(payload=msgspec.Raw(b"[]")))
+    await night.submit()
+    night.lose()
+    await night.passes()
+    row = await night.world.store.get(broken.task_id)
+    assert row is not None
+    assert row.error is not None
+    assert (row.status, row.error.code) == (Status.FAILED, "job_lost")
+    assert "cannot be read" in row.error.message
+    assert len(night.queue()) == 1
+
+
 async def test_a_job_whose_place_is_not_known_is_looked_for_before_it_is_sent_again(
     night: Night,
 ) -> None:
