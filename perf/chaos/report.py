@@ -15,6 +15,8 @@ from chaos.verdict import VIOLATIONS
 
 LEADER_DEAD_S = 15.0
 """After a leader's death, in which the longest gap between two 202s is looked for."""
+HELD_S = 3.0
+"""A worker tells every second what it works at: a task that was told of earlier was not in hand."""
 KILLS = {"kill", "kill the leader", "kill two servers", "kill a child"}
 
 
@@ -62,7 +64,7 @@ def resumed(told: Sequence[Told], death: float) -> list[float]:
     found = []
     for events in by_task.values():
         before = [event for event in events if event.at <= death]
-        if not before or before[-1].status != "processing":
+        if not before or before[-1].status != "processing" or death - before[-1].at > HELD_S:
             continue
         again = [
             event

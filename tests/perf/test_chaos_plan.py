@@ -49,14 +49,16 @@ def told(task_id: str, status: str, at: float, attempts: int = 1) -> Told:
 
 def test_a_killed_workers_job_is_timed_from_the_death_to_its_next_beginning() -> None:
     events = [
-        told("mine", "processing", 1.0),
+        told("mine", "processing", 4.0),
         told("mine", "processing", 31.0, 2),
         told("mine", "completed", 32.0, 2),
         told("over", "processing", 1.0),
         told("over", "completed", 2.0),
-        told("elsewhere", "processing", 1.0),
+        told("elsewhere", "processing", 4.0),
         told("elsewhere", "processing", 9.0),
         told("later", "processing", 20.0),
+        told("waiting", "processing", 1.0),
+        told("waiting", "processing", 90.0, 2),
     ]
     assert resumed(events, 5.0) == [26.0]
 
