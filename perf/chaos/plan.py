@@ -36,12 +36,14 @@ class Kind:
     weight: float
     mean_s: float = 0.0
     least_s: float = 0.0
+    long_runs: bool = False
+    """Whether it comes in runs of `LONG_RUN_S` and more alone."""
 
 
 KINDS = {
     "kill": Kind(PARTS, 5),
     "kill the leader": Kind(LEADERS, 3),
-    "kill two servers": Kind((QUEUE,), 0.5),
+    "kill two servers": Kind((QUEUE,), 0.5, long_runs=True),
     "kill a child": Kind((*GATEWAYS, *WORKERS, *TRITONS), 1),
     "halt": Kind(PARTS, 3, mean_s=8, least_s=2),
     "halt the leader": Kind(LEADERS, 1, mean_s=6, least_s=3),
@@ -115,9 +117,9 @@ def plan(seed: int, seconds: float, faults: int, rates: Rates | None = None) -> 
 
 def _faults(draw: random.Random, seconds: float, count: int) -> list[Fault]:
     """Each kind once as far as `count` reaches, the others by weight; no part twice at once."""
-    names = list(KINDS)
+    names = kinds_of(seconds)
     kinds = draw.sample(names, min(count, len(names)))
-    weights = [kind.weight for kind in KINDS.values()]
+    weights = [KINDS[name].weight for name in names]
     kinds += draw.choices(names, weights, k=count - len(kinds))
     draw.shuffle(kinds)
     found: list[Fault] = []
@@ -133,6 +135,11 @@ def _faults(draw: random.Random, seconds: float, count: int) -> list[Fault]:
             busy[part] = at_s + lasting + RECOVERY_S
         found.append(Fault(round(at_s, 3), name, target, round(min(lasting, seconds - at_s), 3)))
     return found
+
+
+def kinds_of(seconds: float) -> list[str]:
+    """The kinds of faults of a run that long."""
+    return [name for name, kind in KINDS.items() if seconds >= LONG_RUN_S or not kind.long_runs]
 
 
 def _seconds(draw: random.Random, kind: Kind, seconds: float) -> float:
