@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 from chaos.cluster import Queue, running_queue
@@ -24,7 +26,13 @@ from functions._kit.ports import Client as ApiClient
 from functions._kit.secrets import hash_secret
 from gateway.adapters.tables import ClientTable, open_database
 from gateway.auth import api_key_lookup
-from gateway.embedded import DataFolder, Process, S3Settings, StartError, TritonSettings
+from gateway.embedded import (
+    DataFolder,
+    Process,
+    S3Settings,
+    StartError,
+    TritonSettings,
+)
 from gateway.embedded import postgres as embedded_postgres
 from gateway.embedded import s3 as embedded_s3
 from gateway.embedded import triton as embedded_triton
@@ -37,6 +45,8 @@ DRAIN_S = 10.0
 GRACE_S = DRAIN_S + 10.0
 RESTART_S = 0.5
 LONGEST_PAUSE_S = 4.0
+STARTS = 3
+START_S = 60.0
 CENSUS_S = 1.0
 LEFT_S = 15.0
 FRAMES_AT_MOST = 40
@@ -46,6 +56,7 @@ SCOPES = frozenset(
     {"media:write", "media:read", "frames:write", "alerts:read", "audio:write", "system:read"}
 )
 Keep = Callable[[str, Process, float], None]
+T = TypeVar("T")
 STOP_ORDER = (GATEWAYS, WORKERS, TRITONS, ("postgres", "s3"), QUEUES)
 
 
@@ -210,7 +221,7 @@ async def running(folder: Path) -> AsyncIterator[System]:
         folders = {name: await _folder(stack, folder / name) for name in TRITONS}
         wanted = TritonSettings(models=FIRST_MODELS)
         tritons = await asyncio.gather(
-            *(embedded_triton.start(own, wanted) for own in folders.values())
+            *(_tried(partial(embedded_triton.start, own, wanted)) for own in folders.values())
         )
         for name, triton in zip(TRITONS, tritons, strict=True):
             keep(name, triton.process, 20.0)
@@ -293,6 +304,14 @@ async def _folder(stack: AsyncExitStack, path: Path) -> DataFolder:
     return folder
 
 
+async def _tried(start: Callable[[], Awaitable[T]]) -> T:
+    """What `start` gives. On a busy machine Triton 2.51 aborts now and then while it starts."""
+    for _ in range(STARTS - 1):
+        with contextlib.suppress(StartError):
+            return await start()
+    return await start()
+
+
 async def _add_client(url: str, token_secret: str, key: str) -> None:
     """The one client, by its API key."""
     async with open_database(url, max_connections=1) as database:
@@ -320,6 +339,7 @@ async def _start(
             environment={"PYTHONSAFEPATH": "1"} | environment,
             keep_fds=(data.lock_fd,),
             grace_s=GRACE_S,
+            deadline_s=START_S,
         )
     )
 
@@ -328,5 +348,5 @@ async def _start(
             return await http_status(int(str(settings["port"])), "/health/live") == 200
         return any(line.startswith(READY) for line in process.tail().splitlines())
 
-    await process.start(answers)
+    await _tried(partial(process.start, answers))
     keep(name, process, GRACE_S)
