@@ -9,8 +9,9 @@ import re
 import aiohttp
 import psutil
 from chaos.ledger import Size
+from chaos.part import Part
 from chaos.plan import GATEWAYS
-from chaos.system import Part, System
+from chaos.system import System
 
 SAMPLES = 5
 PAUSE_S = 1.0

@@ -36,7 +36,8 @@ from chaos.load import Load
 from chaos.media import read_media
 from chaos.plan import Plan, Rates, inputs_of, plan
 from chaos.receiver import receiver_of
-from chaos.system import System, running
+from chaos.starting import running
+from chaos.system import System
 from chaos.verdict import Violation, counts, judge
 from chaos.watch import Watch
 from measure import conditions
