@@ -18,8 +18,7 @@ from functions._kit.http import HttpRequest, Principal, caller_of
 from gateway.auth import Authenticator
 from gateway.edge.documentation import PlainPage
 from gateway.edge.events import SecurityEvents
-from gateway.edge.headers import secure
-from gateway.edge.origins import cors
+from gateway.edge.headers import cors, secure
 from gateway.edge.rates import RateLimits, Rates
 from gateway.openapi import complete
 from gateway.policies import DOCUMENTATION, PolicyMiddleware

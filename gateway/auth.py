@@ -29,6 +29,7 @@ REMEMBER_S = 10.0
 """How long a looked-up client is believed: a removed one is out within this time."""
 MAX_CREDENTIAL_BYTES = 4096
 FAILURES_PER_MINUTE = 60
+HOUR_S = 3600.0
 MOST_REMEMBERED = 10_000
 
 
@@ -211,6 +212,7 @@ class Authenticator:
                 client=principal.client_id,
                 address=address,
                 level=logging.INFO,
+                quiet_s=HOUR_S,
             )
         return principal
 

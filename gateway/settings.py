@@ -27,6 +27,8 @@ WITHOUT_PREFIX = frozenset(
     {"max_concurrent_audio_conversions", "audio_converter_workers", "max_upload_size"}
 )
 """Settings that are also taken from a variable without `NEREID_`, which wins over it."""
+SECRET_NAMES = ("_secret", "_key", "_previous", "_headers")
+"""How the names of settings end that hold secrets."""
 RUNNING = "running.json"
 """File of the data folder that tells where the embedded servers are, and the metrics."""
 
@@ -179,15 +181,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"model_repository: {error}") from error
         check_origins(self.cors_origins or "")
         check_proxies(self.trusted_proxies or "")
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
-        for name, files in {
+        tls = {
+            "tls": TlsFiles(certificate=self.tls_certificate, key=self.tls_key),
             "nats": self.nats_tls,
             "triton": self.triton_files,
             "s3": self.s3_tls,
-        }.items():
+        }
+        for name, files in tls.items():
             if files:
                 check_files(name, files)
+        if "" in self.reserved_prefixes:
+            raise ValueError(
+                "model_repository: it is the whole bucket that holds photos and results, too; "
+                "give it a prefix, as in s3://bucket/models"
+            )
 
     @property
     def nats_tls(self) -> TlsFiles:
@@ -214,10 +221,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def reserved_prefixes(self) -> tuple[str, ...]:
         """Keys of our bucket that no function takes a file from: the model repository's."""
         place = place_of(self.model_repository)
-        ours = isinstance(place, S3Place) and place.bucket == self.s3_bucket
         if (
-            not ours
-            or not isinstance(place, S3Place)
+            not isinstance(place, S3Place)
+            or place.bucket != self.s3_bucket
             or place.endpoint not in {None, self.s3_endpoint}
         ):
             return ()
@@ -253,11 +259,14 @@ def load(
 
 def secrets_of(settings: Settings) -> list[str]:
     """The values that no log may hold, passwords in addresses among them."""
-    values = {name: value for name, value in msgspec.structs.asdict(settings).items() if value}
-    named = [str(v) for name, v in values.items() if name.endswith(("_secret", "_key", "_previous"))
-             and isinstance(v, str)]  # fmt: skip
-    urls = [urlsplit(str(values[name])).password for name in values if name.endswith("_url")]
-    return [*named, *filter(None, urls), *filter(None, [settings.otlp_headers])]
+    texts = {
+        name: value
+        for name, value in msgspec.structs.asdict(settings).items()
+        if isinstance(value, str)
+    }
+    named = [text for name, text in texts.items() if name.endswith(SECRET_NAMES)]
+    passwords = [urlsplit(text).password for name, text in texts.items() if name.endswith("_url")]
+    return list(filter(None, (*named, *passwords)))
 
 
 def _given(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:

@@ -22,7 +22,13 @@ class SecurityEvents:
         self._told: OrderedDict[tuple[str, str, str], tuple[float, int]] = OrderedDict()
 
     def tell(
-        self, kind: str, *, client: str | None, address: str, level: int = logging.WARNING
+        self,
+        kind: str,
+        *,
+        client: str | None,
+        address: str,
+        level: int = logging.WARNING,
+        quiet_s: float = QUIET_S,
     ) -> None:
         """`kind` is the stable code of what happened; `client` None where nobody knows who it was.
 
@@ -30,8 +36,8 @@ class SecurityEvents:
         """
         key = (kind, client or "", address)
         now = self._clock()
-        at, missed = self._told.get(key, (-QUIET_S, 0))
-        if now - at < QUIET_S:
+        at, missed = self._told.get(key, (-quiet_s, 0))
+        if now - at < quiet_s:
             self._told[key] = (at, missed + 1)
             return
         self._told[key] = (now, 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from litestar.config.cors import CORSConfig
 from litestar.datastructures import MutableScopeHeaders
 from litestar.types import Message, Scope
 
 from gateway.edge.documentation import STYLE_HASH
+from gateway.edge.origins import split
 
 POLICY = (
     f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; "
@@ -34,3 +36,22 @@ async def secure(message: Message, scope: Scope) -> None:
         headers.setdefault(name, value)
     if scope.get("scheme") == "https":
         headers.setdefault("strict-transport-security", STRICT_TRANSPORT)
+
+
+def cors(origins: str | None) -> CORSConfig | None:
+    """Pages of the comma-separated `origins` may call; None, where there are none, means nobody.
+
+    Credentials are headers here and never cookies, so a browser need not send any of its own.
+    """
+    named = split(origins)
+    if not named:
+        return None
+    return CORSConfig(
+        allow_origins=named,
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key",
+                       "Last-Event-ID"],
+        allow_credentials=False,
+        expose_headers=["Location", "Retry-After"],
+        max_age=600,
+    )  # fmt: skip

@@ -5,28 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address, ip_network
 
-from litestar.config.cors import CORSConfig
-
 ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
-
-
-def cors(origins: str | None) -> CORSConfig | None:
-    """Pages of the comma-separated `origins` may call; None, where there are none, means nobody.
-
-    Credentials are headers here and never cookies, so a browser need not send any of its own.
-    """
-    named = split(origins)
-    if not named:
-        return None
-    return CORSConfig(
-        allow_origins=named,
-        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "X-API-Key", "Content-Type", "Idempotency-Key",
-                       "Last-Event-ID"],
-        allow_credentials=False,
-        expose_headers=["Location", "Retry-After"],
-        max_age=600,
-    )  # fmt: skip
 
 
 def check_origins(origins: str) -> None:

@@ -8,11 +8,16 @@ in two ways (RFC 9112, sections 3.2, 6.1 and 11.2) is refused.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from functions._kit.addresses import site_of
 
 MAX_HEAD_BYTES = 32 << 10
 """Request line and headers together; a browser's has a few KB."""
@@ -23,11 +28,16 @@ HEAD_TIMEOUT_S = 30.0
 BODY_SILENCE_S = 60.0
 """A body that stands still for so long, while we would read on, is given up."""
 CHECK_S = 5.0
+SHARE = 4
+"""One address may hold this part of all connections: a fourth. A proxy that is trusted, all."""
 TOO_LARGE = "the request's head is too large"
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. What it refuses reaches no function; who is too slow is cut off."""
+
+    _open: ClassVar[WeakKeyDictionary[ServerState, Counter[str]]] = WeakKeyDictionary()
+    """How many connections each address holds, of each server in this process."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -35,16 +45,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = self._named_bytes = 0
         self._in_head, self._in_body, self._refused = True, False, False
         self._waits_since = self.loop.time()
+        self._site = ""
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As uvicorn, and the watch begins."""
+        """As uvicorn, and the watch begins; the address is counted, and perhaps has too many."""
         super().connection_made(transport)
         self._watch = self.loop.call_later(CHECK_S, self._check)
+        self._site = site_of(self.client[0]) if self.client else ""
+        held = self._open.setdefault(self.server_state, Counter())
+        held[self._site] += 1
+        most = self._most_connections
+        if most and not self.config.proxy_headers and held[self._site] > max(1, most // SHARE):
+            self._refuse_connection()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn, and the watch ends."""
         super().connection_lost(exc)
+        held = self._open[self.server_state]
+        held[self._site] -= 1
+        if held[self._site] <= 0:
+            del held[self._site]
         if self._watch is not None:
             self._watch.cancel()
 
@@ -111,7 +132,10 @@ class BoundedProtocol(HttpToolsProtocol):
         elif version == "1.0" and b"transfer-encoding" in names:
             self._refuse(400, "invalid_http", "HTTP/1.0 has no Transfer-Encoding")
         elif self._most_connections and len(self.connections) > self._most_connections:
-            self._refuse(503, "too_many_connections", "try again later", b"retry-after: 1\r\n")
+            self._refuse_connection()
+
+    def _refuse_connection(self) -> None:
+        self._refuse(503, "too_many_connections", "try again later", b"retry-after: 1\r\n")
 
     def _check(self) -> None:
         now = self.loop.time()

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 PATH = "/metrics"
 SCOPE = "system:read"
-MOST_AT_ONCE = 16
+MOST_AT_ONCE = 64
 STOP_GRACE_S = 1
 
 
@@ -66,10 +66,11 @@ class MetricsApp:
         if scope["method"] not in {"GET", "HEAD"}:
             return 405, b"there is GET /metrics alone\n"
         if self._authenticator is not None:
-            headers = dict(Headers.from_scope(scope))
+            headers, address = dict(Headers.from_scope(scope)), caller_of(scope)
             try:
-                principal = await self._authenticator.authenticate(headers, caller_of(scope))
+                principal = await self._authenticator.authenticate(headers, address)
             except RequestError as error:
+                self._authenticator.events.tell(error.code, client=None, address=address)
                 return error.status, f"{error.message}\n".encode()
             except NereidError as error:
                 return 503, f"{error.message}\n".encode()

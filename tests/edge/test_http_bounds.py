@@ -211,17 +211,51 @@ async def test_who_is_too_slow_is_cut_off(
     assert answering.whole == []
 
 
+async def connection(
+    answering: Answering, number: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """One from an address of its own, 127.0.0.NUMBER."""
+    here = (f"127.0.0.{number}", 0)
+    return await asyncio.open_connection("127.0.0.1", answering.port, local_addr=here)
+
+
 async def test_more_connections_than_allowed_are_told_to_come_back() -> None:
     async with serving(limit_concurrency=5) as answering:
-        opened = [await asyncio.open_connection("127.0.0.1", answering.port) for _ in range(5)]
+        opened = [await connection(answering, number) for number in range(2, 7)]
         for _, writer in opened:
             writer.write(GET + b"\r\n")
         for reader, _ in opened:
             assert b" 204 " in await reader.readline()
-        reader, late = await asyncio.open_connection("127.0.0.1", answering.port)
+        reader, late = await connection(answering, 7)
         late.write(GET + b"\r\n")
         answer = await reader.read()
         assert b" 503 " in answer
         assert b"retry-after: 1" in answer
         for writer in (late, *(writer for _, writer in opened)):
             writer.close()
+
+
+async def test_one_address_cannot_hold_all_connections() -> None:
+    async with serving(limit_concurrency=8) as answering:
+        held = [await connection(answering, 2) for _ in range(2)]
+        for _, writer in held:
+            writer.write(GET + b"\r\n")
+        for reader, _ in held:
+            assert b" 204 " in await reader.readline()
+        reader, further = await connection(answering, 2)
+        assert b" 503 " in await reader.read()
+        other, writer = await connection(answering, 3)
+        writer.write(GET + b"\r\n")
+        assert b" 204 " in await other.readline()
+        for _, one in held:
+            one.close()
+        async with asyncio.timeout(LIMIT_S):
+            answer = b""
+            while b" 204 " not in answer:  # until the server has seen that they are closed
+                again, one = await connection(answering, 2)
+                one.write(GET + b"\r\n")
+                with suppress(ConnectionError):
+                    answer = await again.readline()
+                one.close()
+        for one in (further, writer):
+            one.close()

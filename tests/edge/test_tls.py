@@ -284,6 +284,9 @@ async def test_triton_is_spoken_to_over_tls_with_certificates_of_both(
     ("variables", "words"),
     [
         ({"TLS_CERTIFICATE": "{server}"}, "tls_certificate and tls_key belong together"),
+        ({"TLS_CERTIFICATE": "{server}", "TLS_KEY": "{client_key}"}, "tls_certificate, tls_key"),
+        ({"TLS_CERTIFICATE": "/nowhere.pem", "TLS_KEY": "{server_key}"}, "tls_certificate"),
+        ({"MODEL_REPOSITORY": "s3://nereid"}, "model_repository"),
         ({"NATS_CERTIFICATE": "{client}"}, "nats_certificate and nats_key belong together"),
         ({"NATS_CA": "/nowhere.pem"}, "nats_ca"),
         ({"S3_CA": "{client_key}"}, "s3_ca"),

@@ -187,9 +187,17 @@ async def test_a_finished_step_passes_the_task_and_its_result_on(house: House) -
 
     other = f"{house.name}x"
     async with house.working(house.function(handle)):
-        await house.send(9, Step(function=other, share=0.5))
-        following = msgspec.json.decode(await house.first(job_subject(other, 9)), type=Job)
+        job = await house.send(9, Step(function=other, share=0.5))
+        sent = await house.first(job_subject(other, 9))
         await until_empty(house)
+    following = msgspec.json.decode(sent, type=Job)
+    told = await house.stream.last(event_subject(job.task.task_id))
+    place = await house.stream.last(job_subject(other, 9))
+    assert told is not None
+    assert place is not None
+    kept = msgspec.json.decode(told.data, type=TaskEvent).waits_for
+    assert kept is not None
+    assert (bytes(kept.payload), kept.sequence) == (sent, place.sequence)
     assert following.result == {"first": 1}
     assert following.done == 0.5
     assert [step.function for step in following.steps] == [other]
