@@ -53,6 +53,9 @@ from gateway.tls import TlsFiles
 from gateway.tracing import Tracing, open_tracing
 from gateway.worker.sickness import reported
 
+LOAD_PATIENCE_S = 20.0
+"""Less than any function's own limit: a job waits for a model without an attempt being spent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -88,7 +91,7 @@ class Runtime:
             "queue": self.stream.healthy,
             "s3": self.objects.healthy,
             "database": self.tasks.healthy,
-            "triton": self.triton.healthy,
+            "triton": self.triton.able,
         }
 
     def by_name(self) -> dict[str, Any]:
@@ -171,6 +174,7 @@ async def open_runtime(settings: Settings, *, name: str) -> AsyncIterator[Runtim
             TritonInference(
                 required(settings, "triton_url"),
                 infer_timeout_s=settings.inference_timeout_s,
+                load_patience_s=LOAD_PATIENCE_S,
                 tracing=tracing,
                 tls=triton_tls(settings),
             )

@@ -41,6 +41,7 @@ PARTS = {
     "postgres": "postgres",
     "triton": "triton",
     "converters": "gateway.adapters.confined.sound_child",
+    "decoders": "gateway.adapters.confined.picture_child",
 }
 """How the command line of each part is known."""
 _KEPT: ContextVar[Path | None] = ContextVar("kept", default=None)

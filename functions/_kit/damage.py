@@ -13,6 +13,10 @@ LOOK_S = 1.0
 """Longest wait for the store's word. Without it the URL is given: the row says that it is there."""
 
 
+SEEN_S = 300.0
+"""For so long an object that was whole is believed to be: a status is asked for again and again."""
+
+
 class Damage(Answer, frozen=True, kw_only=True):
     """Why there is no URL of an object that should be there."""
 
@@ -21,10 +25,15 @@ class Damage(Answer, frozen=True, kw_only=True):
 
 
 async def damage_of(objects: Objects, key: str, size_bytes: int | None) -> Damage | None:
-    """What is wrong with the object `key`, or None; without a size only its absence is."""
+    """What is wrong with the object `key`, or None; without a size only its absence is.
+
+    What happens to an object that was whole is noticed within `SEEN_S`.
+    """
     try:
         async with asyncio.timeout(LOOK_S):
-            found = await objects.head(key)
+            found = await objects.seen(key, within_s=SEEN_S)
+            if found is not None and size_bytes not in {None, found.size_bytes}:
+                found = await objects.head(key)  # it may have been restored meanwhile
     except (TimeoutError, Unavailable):
         return None
     if found is None:

@@ -45,7 +45,7 @@ class TaskError(Message, frozen=True, kw_only=True):
 class Step(Message, frozen=True, kw_only=True):
     """One function on a task's way, and the share of the task's progress that it makes."""
 
-    function: Annotated[str, Meta(pattern=r"^[a-z_]+\.[a-z_]+$(?!\n)")]
+    function: Annotated[str, Meta(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)+$(?!\n)")]
     share: Annotated[float, Meta(ge=0, le=1)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 
 import msgspec
@@ -27,6 +28,8 @@ SILENT_S = 60.0
 """A task in work is heard every second; one that waits is silent, and still in its queue."""
 MOST_RESENDS = 3
 
+log = logging.getLogger(__name__)
+
 _decode_job = msgspec.json.Decoder(Job).decode
 _decode_event = msgspec.json.Decoder(TaskEvent).decode
 
@@ -47,7 +50,7 @@ async def _look_after(
 ) -> None:
     job = _decode_job(one.job)
     subject = job_subject(job.steps[0].function, job.task.priority)
-    if one.sequence and one.sequence >= await queues.front(subject):
+    if one.sequence and await queues.hold(subject, one.sequence):
         return  # it waits, or somebody has it in hand
     last = await stream.last(event_subject(job.task.task_id))
     if last is not None and (event := _decode_event(last.data)).status.final:
@@ -76,6 +79,8 @@ async def _send_again(
     receipt = await stream.publish(subject, msgspec.Raw(one.job), message_id=message_id)
     if not one.sequence and not receipt.duplicate:
         resends += 1  # else its place is known now, and nothing was sent
+    if resends > one.resends:
+        log.warning("task %s had left its queue unheard: sent again", job.task.task_id)
     await store.resent(job.task.task_id, sequence=receipt.sequence, resends=resends)
 
 
@@ -101,15 +106,20 @@ async def _fail(one: Unheard, store: TaskStore, stream: Stream) -> None:
 
 
 class _Queues:
-    """The sequence of the oldest message on each subject, asked for once."""
+    """Where each subject's messages begin and end, asked for once."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._fronts: dict[str, float] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
 
-    async def front(self, subject: str) -> float:
-        """Infinity where nothing waits."""
-        if subject not in self._fronts:
-            oldest = await self._stream.oldest(subject)
-            self._fronts[subject] = float("inf") if oldest is None else oldest.sequence
-        return self._fronts[subject]
+    async def hold(self, subject: str, sequence: int) -> bool:
+        """Whether a message may be there: the queue is not past it, nor ends before it."""
+        if subject not in self._spans:
+            oldest, last = await self._stream.oldest(subject), await self._stream.last(subject)
+            self._spans[subject] = (
+                (oldest.sequence, last.sequence)
+                if oldest is not None and last is not None
+                else (1, 0)
+            )
+        begin, end = self._spans[subject]
+        return begin <= sequence <= end

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,7 @@ from functions._kit.ports import (
     VersionState,
     VersionStatistics,
 )
+from gateway.adapters.background import end
 from gateway.tls import TlsFiles
 from gateway.tracing import UNTRACED, Tracing
 
@@ -60,6 +62,7 @@ class TritonInference:
         infer_timeout_s: float = 3600.0,
         watch_s: float = 15.0,
         load_timeout_s: float = 120.0,
+        load_patience_s: float | None = None,
         status_timeout_s: float = 5.0,
         tracing: Tracing = UNTRACED,
         tls: TlsFiles | None = None,
@@ -67,17 +70,20 @@ class TritonInference:
         """`url` is host:port; with `tls` its certificate is checked.
 
         An inference's time includes its wait in Triton's queue. While it waits, the server is
-        probed every `watch_s`; three silences end the wait.
+        probed every `watch_s`; three silences end the wait. Whoever waits longer than
+        `load_patience_s` for a model to be loaded is told `Unavailable`.
         """
         self._url = url
         self._infer_timeout_s = infer_timeout_s
         self._watch_s = watch_s
         self._load_timeout_s = load_timeout_s
+        self._load_patience_s = load_patience_s
         self._status_timeout_s = status_timeout_s
         self._tracing = tracing
         self._tls = tls
         self._models: dict[tuple[str, str | None], ServedModel] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._loads: dict[str, asyncio.Task[None]] = {}
         self._opened: InferenceServerClient | None = None
         self.answered = 0
         """Requests that the server has answered with a result."""
@@ -103,6 +109,7 @@ class TritonInference:
 
     async def close(self) -> None:
         """Close the channel; calls under way fail."""
+        await end(*self._loads.values())  # a copy: each leaves when it ends
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
@@ -119,6 +126,10 @@ class TritonInference:
             return bool(await self._client.is_server_ready(client_timeout=self._status_timeout_s))
         except InferenceServerException:
             return False
+
+    async def able(self) -> bool:
+        """Whether it is healthy, and no model is still being loaded that somebody gave up on."""
+        return not self._loads and await self.healthy()
 
     async def model_names(self) -> frozenset[str]:
         """All models of the server's repository, loaded or not."""
@@ -217,12 +228,33 @@ class TritonInference:
             raise NotFound("model_not_found", f"model: there is no model {name!r}.", field="model")
         ready = await self._ready_versions(name)
         if not ready or version not in (None, *ready):
-            await self.load(name)
+            await self._load_in_time(name)
             ready = await self._ready_versions(name)
         wanted = version if version is not None else min(ready, key=int, default="")
         if wanted not in ready:
             raise _not_loaded(name, wanted, ready)
         return await self.describe(name, wanted)
+
+    async def _load_in_time(self, name: str) -> None:
+        """Load a model, which goes on behind whoever lost patience. Raises as `load` does."""
+        loading = self._loads.get(name) or asyncio.create_task(self.load(name))
+        try:
+            await asyncio.wait({loading}, timeout=self._load_patience_s)
+        except asyncio.CancelledError:
+            await end(loading)
+            raise
+        if loading.done():
+            self._loads.pop(name, None)
+            return loading.result()
+        if name not in self._loads:
+            self._loads[name] = loading
+            loading.add_done_callback(partial(self._loaded, name))
+        raise Unavailable("triton", f"Triton is still loading the model {name!r}")
+
+    def _loaded(self, name: str, loading: asyncio.Task[None]) -> None:
+        self._loads.pop(name, None)
+        if not loading.cancelled() and (error := loading.exception()) is not None:
+            log.warning("%s could not be loaded: %s", name, error)
 
     async def describe(self, name: str, version: str) -> ServedModel:
         """See `ModelServer.describe`."""

@@ -37,12 +37,18 @@ from gateway.tracing import UNTRACED, Tracing
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
+PING_S = 1
+"""A server that stands still is left after three or four of these, before callers give up."""
 FOLLOW_HEARTBEAT_S = 2.0
 """A follower that misses two of these, or four at worst, asks for its consumer again."""
 PROBE_S = 2.0
 HOUR_S = 3600.0
 SPARE_STREAM = SPARE.rstrip(".").upper()
 SPARE_MAX_MESSAGES = 100_000
+SPARE_WINDOW_S = 120.0
+"""Well within that of the queues: what SPARE takes for known must be known there, too."""
+WRITTEN = ("JOBS", "FRAMES", "EVENTS", "DEAD", "KV_cooldowns", "KV_quotas")
+"""What workers write to."""
 IN_USE = 10058
 """JetStream's error code for a stream that is there with other settings."""
 
@@ -62,6 +68,7 @@ def stream_configs(limits: StreamLimits) -> list[StreamConfig]:
     In a cluster SPARE, too, which takes the place of a queue that has no leader.
     """
     spare = _work_queue(SPARE_STREAM, SPARE_MAX_MESSAGES, limits.replicas)
+    spare.duplicate_window = SPARE_WINDOW_S
     return [
         *([spare] if limits.replicas > 1 else []),
         _work_queue("JOBS", limits.jobs_max_messages, limits.replicas),
@@ -124,7 +131,7 @@ async def connect(url: str, *, name: str, tls: TlsFiles | None = None) -> Client
         name=name,
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.25,
-        ping_interval=2,
+        ping_interval=PING_S,
         max_outstanding_pings=2,
         error_cb=on_error,
         allow_reconnect=True,
@@ -291,10 +298,10 @@ class JetStream:
         return any(await self._led("JOBS", SPARE_STREAM))
 
     async def whole(self) -> bool:
-        """Whether each of the streams can be written to: in a cluster, whether it is led."""
+        """Whether all that workers write to can be written to: in a cluster, whether it is led."""
         if not self._clustered:
             return await self.healthy()
-        return self.client.is_connected and all(await self._led("JOBS", "FRAMES", "EVENTS", "DEAD"))
+        return self.client.is_connected and all(await self._led(*WRITTEN))
 
     async def _led(self, *names: str) -> list[bool]:
         """Only a stream's leader answers for it."""

@@ -22,7 +22,8 @@ from gateway.adapters.bucketcopy import BucketCopy, watch
 from gateway.adapters.jetstream import ensure_stream
 from gateway.adapters.reaching import ASK_TIMEOUT_S, check_connected, translated
 
-FIRST_COPY_S = 10.0
+FIRST_COPY_S = 30.0
+"""A bucket's leader may have to be elected first."""
 MAX_KEY_BYTES = 1024
 """NATS reads a subject within a line of 4 KiB (its default max_control_line)."""
 DUPLICATES_S = 120.0

@@ -36,7 +36,8 @@ OWN_URL_S = 300
 """How long a URL holds that we use ourselves, at once; our clock may differ from the server's."""
 SAME_URL_S = 60.0
 """For so long the same question gets the same URL: whoever asks again and again costs little."""
-MOST_URLS = 4096
+MOST_REMEMBERED = 4096
+"""URLs, and facts of objects: the oldest go first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ class S3Objects:
         self._url = _bucket_url(address.endpoint, address.bucket)
         self._public_url = _bucket_url(address.public_endpoint or address.endpoint, address.bucket)
         self._urls: OrderedDict[tuple[str, int], tuple[float, str]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[float, ObjectInfo]] = OrderedDict()
 
     async def head(self, key: str) -> ObjectInfo | None:
         """See `Objects.head`. Signed by hand like `copy`: every status of a task asks."""
@@ -86,6 +88,24 @@ class S3Objects:
                 if answer.status != 200:
                     raise Unavailable("s3", f"S3 refused: status {answer.status} for {key!r}")
                 return _found(key, answer, int(answer.headers["Content-Length"]))
+
+    async def seen(self, key: str, *, within_s: float) -> ObjectInfo | None:
+        """See `Objects.seen`."""
+        at, info = self._seen.get(key, (0.0, None))
+        if info is not None and time.monotonic() - at < within_s:
+            return info
+        self._forget(key)
+        asked = time.monotonic()
+        info = await self.head(key)
+        if info is not None:
+            self._seen[key] = asked, info
+            if len(self._seen) > MOST_REMEMBERED:
+                self._seen.popitem(last=False)
+        return info
+
+    def _forget(self, *keys: str) -> None:
+        for key in keys:
+            self._seen.pop(key, None)
 
     async def download(self, key: str, path: Path, *, limit_bytes: int | None = None) -> ObjectInfo:
         """See `Objects.download`."""
@@ -127,6 +147,7 @@ class S3Objects:
 
     async def upload(self, path: Path, key: str, content_type: str) -> None:
         """See `Objects.upload`."""
+        self._forget(key)
         size = await asyncio.to_thread(lambda: path.stat().st_size)
         with self._asking("PutObject", key), path.open("rb") as file:
             await self._client.put_object(
@@ -139,6 +160,7 @@ class S3Objects:
 
     async def copy(self, source: str, target: str) -> None:
         """See `Objects.copy`. Signed by hand like `read`: every alert is a copy."""
+        self._forget(target)
         origin = f"/{quote(self._bucket)}/{quote(source, safe='/~')}"
         request = AWSRequest("PUT", f"{self._url}/{quote(target, safe='/~')}")
         request.headers["x-amz-copy-source"] = origin
@@ -157,6 +179,7 @@ class S3Objects:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """See `Objects.delete`."""
+        self._forget(*keys)
         for at in range(0, len(keys), MOST_DELETED):
             some = [{"Key": key} for key in keys[at : at + MOST_DELETED]]
             with self._asking("DeleteObjects", ""):
@@ -179,7 +202,7 @@ class S3Objects:
             url = self._signed(self._public_url, key, expires_s)
             self._urls[asked] = now + min(SAME_URL_S, expires_s / 100), url
             self._urls.move_to_end(asked)
-            if len(self._urls) > MOST_URLS:
+            if len(self._urls) > MOST_REMEMBERED:
                 self._urls.popitem(last=False)
         return url
 

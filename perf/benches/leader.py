@@ -21,6 +21,7 @@ from functions._kit.errors import Unavailable
 from functions._kit.messages import Message, new_id
 from functions._kit.policy import Policy
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
+from gateway.adapters.keyvalue import ensure_buckets
 from gateway.adapters.spare import open_spare
 from gateway.embedded import RunningCluster, nats_cluster
 
@@ -82,6 +83,7 @@ async def _stream(folder: Path) -> AsyncIterator[tuple[RunningCluster, JetStream
         client = await connect(cluster.url, name="bench")
         try:
             await ensure_streams(client, StreamLimits(replicas=len(cluster.servers)))
+            await ensure_buckets(client, len(cluster.servers))
             stream = JetStream(client, clustered=True)
             async with open_spare(stream) as spare:
                 await cluster.whole()

@@ -116,7 +116,7 @@ async def prompt(options: argparse.Namespace) -> None:
             row("prompt.start", waits, limit="< 0.050 s", unit="s")
             url = required(running.settings, "database_url")
             async with open_database(url) as database:
-                ids = await fill(TaskTable(database), 100_000)
+                ids = await fill(TaskTable(database), 100_000, path)
                 bare = [
                     await timed(database.fetch("SELECT * FROM tasks WHERE task_id = %s", [i]))
                     for i in ids[:1000]
@@ -161,8 +161,8 @@ async def process(
     return dict((await http.get(url)).json())
 
 
-async def fill(table: TaskTable, count: int) -> list[str]:
-    """Write `count` finished tasks; return their ids, shuffled."""
+async def fill(table: TaskTable, count: int, path: str) -> list[str]:
+    """Write `count` finished tasks, whose results all lie at `path`; return their ids, shuffled."""
     ids: list[str] = []
     fixed = {"client_id": "bench", "workflow": "nas-photo-processing"}
     for _ in range(count // 1000):
@@ -178,8 +178,8 @@ async def fill(table: TaskTable, count: int) -> list[str]:
                     at=now(),
                     attempts=1,
                     result={
-                        "file_path": f"results/{task.task_id}/x.jpg",
-                        "thumbnails": [{"file_path": "a.jpg"}, {"file_path": "b.jpg"}],
+                        "file_path": path,
+                        "thumbnails": [{"file_path": path}, {"file_path": path}],
                     },
                 )
             )

@@ -36,7 +36,8 @@ WARM_UP = 10
 AT_ONCE = 16
 """Requests, when thousands of tasks are started and cancelled."""
 LOOK_S = 0.2
-CONSUMER = "JOBS.media_upscale_low"
+FIRST, NEXT = "media_upscale_low", "media_thumbnail_low"
+"""Consumers of the steps that a low task goes through."""
 PAUSE = timedelta(hours=1)
 MOST = 1.3
 TASKS = "/api/v1/media/processingTasks"
@@ -105,26 +106,36 @@ class Bench:
         return [await timed(process(self.http, self.path, priority=URGENT)) for _ in range(count)]
 
     async def halt(self) -> None:
-        """Let no further low task begin, and wait for those at work."""
+        """Let no further low task begin, and wait until those at work are through all steps."""
         await self._pause(until=(now() + PAUSE).isoformat())
         async with asyncio.timeout(600):
-            while (await self.low_states()).get("processing", 0):
+            while await self._at_work(FIRST) or await self._at_work(NEXT, waiting=True):
                 await asyncio.sleep(LOOK_S)
 
     async def go_on(self) -> None:
         """Let low tasks begin, and wait until one has."""
         await self._pause(until=None)
         async with asyncio.timeout(600):
-            while not (await self.low_states()).get("processing", 0):
+            while not await self._at_work(FIRST):
                 await asyncio.sleep(LOOK_S)
+
+    async def _at_work(self, durable: str, *, waiting: bool = False) -> int:
+        """Low tasks that a worker has in hand, and with `waiting` those behind them; at once.
+
+        The tasks' rows are written in batches, and would tell too late.
+        """
+        info = await self.client.jetstream().consumer_info("JOBS", durable)
+        return (info.num_ack_pending or 0) + ((info.num_pending or 0) if waiting else 0)
 
     async def _pause(self, until: str | None) -> None:
         """JetStream's own: nothing is delivered until then; what waits, waits."""
         asked = json.dumps({"pause_until": until} if until else {}).encode()
-        answer = await self.client.request(f"$JS.API.CONSUMER.PAUSE.{CONSUMER}", asked, timeout=10)
+        answer = await self.client.request(
+            f"$JS.API.CONSUMER.PAUSE.JOBS.{FIRST}", asked, timeout=10
+        )
         said = json.loads(answer.data)
         if said.get("error") or said.get("paused", False) is not (until is not None):
-            raise RuntimeError(f"JetStream does not pause {CONSUMER}: {said}")
+            raise RuntimeError(f"JetStream does not pause {FIRST}: {said}")
 
     async def start_low(self, count: int) -> list[str]:
         """So many tasks, accepted; their ids."""

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import aiohttp
-from benches.photos import fill
+from benches.photos import fill, make_photo, upload
 from measure import cpu_seconds, row, say, system, timed
 from mixed import probe
 from mixed.beside import MEASURER, beside
@@ -25,8 +25,9 @@ async def status(options: argparse.Namespace) -> None:
     """CPU time and latency of one among 100,000 finished tasks with a result."""
     with tempfile.TemporaryDirectory(prefix="nereid-bench-") as folder:
         async with system(Path(folder)) as (running, http):
+            path = await upload(http, make_photo(Path(folder), 32, 32))
             async with open_database(required(running.settings, "database_url")) as database:
-                ids = (await fill(TaskTable(database), ROWS))[:ASKED]
+                ids = (await fill(TaskTable(database), ROWS, path))[:ASKED]
             signed = {"Authorization": http.headers["Authorization"]}
             async with aiohttp.ClientSession(running.url, headers=signed) as client:
                 seconds = [await timed(ask(client, task_id)) for task_id in ids[:WARM_UP]]

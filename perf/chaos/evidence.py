@@ -192,6 +192,11 @@ async def events(queue: Client) -> list[Told]:
     return found
 
 
+async def last_event(queue: Client) -> int:
+    """Sequence of the newest event."""
+    return (await queue.jetstream(timeout=10.0).stream_info("EVENTS")).state.last_seq
+
+
 async def _facts(queue: Client) -> Counter[str]:
     """How often each alert was told; the fact of its picture is another."""
     facts: Counter[str] = Counter()

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 import msgspec
 import psutil
 from chaos.load import Load
-from chaos.plan import LEADERS, QUEUES, WORKERS, Fault
+from chaos.plan import KINDS, LEADERS, QUEUES, WORKERS, Fault
 from chaos.receiver import Receiver
-from chaos.system import Part, System
+from chaos.system import System
 
 ALIVE_S = 10.0
-"""How long a fault waits for its part to be there."""
+"""How long a fault waits for something of its kind to be there."""
+
+
+WAKING = {"halt", "halt the leader", "restart"}
+"""What is not done to a part that is halted: it could not end, or would wake too soon."""
 
 
 class Done(msgspec.Struct, kw_only=True):
@@ -43,6 +47,8 @@ class Saboteur:
     load: Load
     receiver: Receiver
     done: list[Done] = field(default_factory=list)
+    _still: set[str] = field(default_factory=set)
+    """Parts that are halted now."""
 
     async def do_all(self, faults: Sequence[Fault]) -> None:
         """Each at its time; returns when the last has ended."""
@@ -58,18 +64,43 @@ class Saboteur:
 
     async def do(self, fault: Fault) -> None:
         """One fault, from its beginning to its end."""
-        part = fault.target
-        if part in LEADERS:
-            part = await self.system.queue.leader(part) or QUEUES[0]
+        part = await self._part(fault)
         done = Done(
-            kind=fault.kind, target=fault.target, part=part, at=time.time(), seconds=fault.seconds
+            kind=fault.kind,
+            target=fault.target,
+            part=part or fault.target,
+            at=time.time(),
+            seconds=fault.seconds,
         )
         self.done.append(done)
-        if part in self.system.parts and not await self._there(self.system.parts[part]):
-            done.real, done.note = False, "it did not run"
+        if part is None:
+            done.real, done.note = False, "nothing of the kind ran"
             return
-        done.at = time.time()
-        await self._ways[fault.kind](fault, done)
+        try:
+            await self._ways[fault.kind](fault, done)
+        except (ProcessLookupError, IndexError):
+            done.real, done.note = False, "it ended by itself meanwhile"
+
+    async def _part(self, fault: Fault) -> str | None:
+        """What the fault hits; where that does not run by itself, another part of its kind."""
+        deadline = time.monotonic() + ALIVE_S
+        others = [name for name in KINDS[fault.kind].targets if name != fault.target]
+        while True:
+            for target in (fault.target, *others):
+                part = await self.system.queue.leader(target) if target in LEADERS else target
+                if part is not None and self._hittable(fault.kind, part):
+                    return part
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(0.1)
+
+    def _hittable(self, kind: str, name: str) -> bool:
+        part = self.system.parts.get(name)
+        if part is None:
+            return True
+        if name in self._still and kind in WAKING:
+            return False
+        return part.running and (kind != "kill a child" or len(part.tree) > 1)
 
     @property
     def _ways(self) -> dict[str, Callable[[Fault, Done], Awaitable[None]]]:
@@ -93,12 +124,6 @@ class Saboteur:
             "receiver away": self._receiver,
         }
 
-    async def _there(self, part: Part) -> bool:
-        deadline = time.monotonic() + ALIVE_S
-        while not part.running and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
-        return part.running
-
     async def _kill(self, _: Fault, done: Done) -> None:
         os.kill(self.system.parts[done.part].process.pid, signal.SIGKILL)
 
@@ -113,9 +138,6 @@ class Saboteur:
 
     async def _kill_child(self, _: Fault, done: Done) -> None:
         children = sorted(self.system.parts[done.part].tree[1:], key=lambda child: child.pid)
-        if not children:
-            done.real, done.note = False, "it had no child"
-            return
         victim = children[len(children) // 2]
         with contextlib.suppress(psutil.Error):
             done.note = " ".join(victim.cmdline())[:80]
@@ -130,9 +152,11 @@ class Saboteur:
         for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.suspend()
+        self._still |= set(names)
         try:
             await asyncio.sleep(seconds)
         finally:
+            self._still -= set(names)
             for process in processes:
                 with contextlib.suppress(psutil.Error):
                     process.resume()
@@ -142,7 +166,11 @@ class Saboteur:
             self.system.killed.append(f"{done.part} at a restart")
 
     async def _step_down(self, fault: Fault, done: Done) -> None:
-        done.real = await self.system.queue.step_down(fault.target)
+        deadline = time.monotonic() + ALIVE_S
+        done.real = False
+        while not done.real and time.monotonic() < deadline:
+            done.real = await self.system.queue.step_down(fault.target)
+            await asyncio.sleep(0.1)
 
     async def _cut(self, _: Fault, done: Done) -> None:
         done.note = f"{self.system.proxies[done.part].cut()} connections"

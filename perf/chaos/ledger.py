@@ -47,6 +47,10 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Answers that no client should get, such as a 500."""
     heard: dict[str, int] = {}
     """How often each task's webhook was taken by its receiver."""
+    old_alerts: list[str] = []
+    """Alerts that were there before anybody followed them."""
+    streamed_alerts: dict[str, int] = {}
+    """How often each alert came to whoever followed them."""
     forged: int = 0
     """Webhooks whose signature was wrong."""
 

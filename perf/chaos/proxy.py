@@ -66,7 +66,7 @@ class Proxy:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop's word for a closed transport
             while data := await reader.read(CHUNK):
                 while self.swallowing:
                     await asyncio.sleep(WAIT_S)

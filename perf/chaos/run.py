@@ -131,6 +131,9 @@ async def one_run(planned: Plan, folder: Path) -> Run:
         await quiet(watch, ledger, api, system)
         processes = Processes(before=await sizes(system, http))
         say("warm and measured")
+        ledger.old_alerts = [alert["alert_id"] for alert in await evidence.all_alerts(api)]
+        last = await evidence.last_event(system.admin)
+        following = asyncio.create_task(watch.follow_alerts(str(last)))
         saboteur = Saboteur(system, load, receiver)
         began = time.time()
         api.deadline = time.monotonic() + planned.seconds + LATE_S
@@ -141,8 +144,9 @@ async def one_run(planned: Plan, folder: Path) -> Run:
         say("all is sent, and nothing is broken any more")
         await system.all_running(QUIET_S)
         await quiet(watch, ledger, api, system)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        for task in (watching, following):
+            task.cancel()
+        await asyncio.gather(watching, following, return_exceptions=True)
         api.deadline = time.monotonic() + QUIET_S
         told = await evidence.events(system.admin)
         bucket = folder / "servers" / "s3" / "nereid"
@@ -197,6 +201,8 @@ async def unfinished(watch: Watch, ledger: Ledger, api: Api, system: System) -> 
         wanted = sum(len(frame.labels) for frame in ledger.frames.values() if frame.accepted)
         alerts = await evidence.all_alerts(api)
         left["alerts"] = max(wanted - len(alerts), 0)
+        new = len(alerts) - len(ledger.old_alerts) - len(ledger.streamed_alerts)
+        left["alerts to follow"] = max(new, 0) if ledger.old_alerts else 0
         left["pictures"] = sum(alert["image_url"] is None for alert in alerts)
         left |= await evidence.waiting(system.admin)
     return {name: count for name, count in left.items() if count}

@@ -29,7 +29,7 @@ def judge(ledger: Ledger, found: Found, processes: Processes) -> list[Violation]
     return [
         *_tasks(ledger, found),
         *_frames(ledger, found),
-        *_alerts(found),
+        *_alerts(ledger, found),
         *_promises(ledger, found),
         *_processes(processes),
     ]
@@ -86,7 +86,7 @@ def _backwards(name: str, task: TaskEntry, end: str) -> Iterator[Violation]:
             yield "lost", f"{name} is {end} and never told its follower so"
 
 
-def _alerts(found: Found) -> Iterator[Violation]:
+def _alerts(ledger: Ledger, found: Found) -> Iterator[Violation]:
     ids = Counter(alert.alert_id for alert in found.alerts)
     for alert in found.alerts:
         if alert.image != "ok":
@@ -97,6 +97,11 @@ def _alerts(found: Found) -> Iterator[Violation]:
     for alert_id, count in found.facts.items():
         if count > 1:
             yield "doubled", f"alert {alert_id} was told {count} times"
+    for alert_id, count in ledger.streamed_alerts.items():
+        if count > 1:
+            yield "doubled", f"alert {alert_id} came {count} times to one follower"
+    for alert_id in set(ids) - set(ledger.old_alerts) - set(ledger.streamed_alerts):
+        yield "lost", f"alert {alert_id} never came to its follower"
 
 
 def _frames(ledger: Ledger, found: Found) -> Iterator[Violation]:

@@ -12,7 +12,7 @@ import psutil
 from measure import part_of
 from mixed.figures import Timed
 
-EVERY_S = 5.0
+EVERY_S = 10.0
 TOGETHER = "all together"
 UNNAMED = "supervisor and others"
 

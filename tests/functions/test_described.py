@@ -14,7 +14,7 @@ from tests.describing import is_stream, operations, problems
 from tests.functions.conftest import MEDIA, World
 from tests.fuzz.asked import MINUTES, SEED, times
 
-EXAMPLES = times(5, 12)
+EXAMPLES = times(3, 12)
 SCOPES = (
     *MEDIA, "frames:write", "alerts:read", "alerts:write", "audio:write",
     "models:read", "models:write", "system:read", "system:write",

@@ -50,7 +50,11 @@ class Fact(Message, frozen=True, kw_only=True):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningCluster]:
+    """Its streams have one copy at first, as those of a single server that became a cluster."""
     async with nats_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        client = await connect(cluster.url, name="test")
+        await ensure_streams(client, StreamLimits())
+        await client.close()
         yield cluster
 
 
@@ -69,6 +73,7 @@ async def client(cluster: RunningCluster) -> AsyncIterator[Client]:
     client = await connect(cluster.url, name="test")
     await ensure_streams(client, LIMITS)
     await ensure_buckets(client, LIMITS.replicas)
+    await cluster.whole()
     yield client
     await client.close()
 

@@ -32,11 +32,12 @@ from functions.tasks.contracts import (
     event_subject,
     final_id,
     job_subject,
+    read_event,
 )
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.registry import Function
 from gateway.worker import Worker, health
-from gateway.worker.handler import HEALTHY_FAILURES
+from gateway.worker.handler import HEALTHY_FAILURES, Handler
 
 
 def random_word() -> str:
@@ -186,9 +187,17 @@ async def test_a_finished_step_passes_the_task_and_its_result_on(house: House) -
 
     other = f"{house.name}x"
     async with house.working(house.function(handle)):
-        await house.send(9, Step(function=other, share=0.5))
-        following = msgspec.json.decode(await house.first(job_subject(other, 9)), type=Job)
+        job = await house.send(9, Step(function=other, share=0.5))
+        sent = await house.first(job_subject(other, 9))
         await until_empty(house)
+    following = msgspec.json.decode(sent, type=Job)
+    told = await house.stream.last(event_subject(job.task.task_id))
+    place = await house.stream.last(job_subject(other, 9))
+    assert told is not None
+    assert place is not None
+    kept = msgspec.json.decode(told.data, type=TaskEvent).waits_for
+    assert kept is not None
+    assert (bytes(kept.payload), kept.sequence) == (sent, place.sequence)
     assert following.result == {"first": 1}
     assert following.done == 0.5
     assert [step.function for step in following.steps] == [other]
@@ -723,3 +732,38 @@ def an_alert(number: int) -> Alert:
         model_version="1",
         frame_key=f"frames/gate/{number}.jpg",
     )
+
+
+async def test_a_message_that_the_worker_itself_stumbles_on_is_put_away_in_the_end(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stumble(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async def unused(job: Any, run: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Handler, "_handle", stumble)
+    async with house.working(house.function(unused, attempts=2)):
+        await house.send()
+        letter = msgspec.json.decode(await house.first(f"dead.{house.name}"), type=DeadLetter)
+        assert (letter.code, letter.attempts) == ("internal_error", 2)
+        async with asyncio.timeout(60):
+            while await house.left():
+                await asyncio.sleep(0.01)
+
+
+async def test_garbage_among_a_tasks_events_ends_no_task(house: House) -> None:
+    async def work(job: Any, run: Any) -> dict[str, str]:
+        return {"answer": "yes"}
+
+    task = Task(task_id=new_id(), client_id="c", workflow="w", priority=5, created_at=now())
+    await house.stream.publish_bytes(event_subject(task.task_id), b"\xff{")
+    job = Job(task=task, steps=(Step(function=house.name, share=1.0),))
+    await house.stream.publish(job_subject(house.name, 5), job, message_id=task.task_id)
+    async with house.working(house.function(work)), asyncio.timeout(60):
+        async for record in house.stream.follow(event_subject(task.task_id)):
+            event = read_event(record.data)
+            if event is not None and event.status.final:
+                assert event.result == {"answer": "yes"}
+                break

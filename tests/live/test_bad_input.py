@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 import pytest_asyncio
 import pyvips
 
-from tests.live.conftest import Api, Nereid, encoded
+from tests.live.conftest import KEY, Api, Nereid, encoded
 
 PROBLEM = "application/problem+json"
 LARGEST_UPLOAD_BYTES = 4_000_000  # as the fixture `system` sets it
@@ -253,3 +255,72 @@ async def test_noise_of_any_kind_never_stops_the_worker(api: Api, bucket: Any, w
         assert row["status"] == "failed"
         assert row["attempts"] == 1
         assert row["error"]["code"] != "internal_error"
+
+
+JPEG = b"Content-Type: image/jpeg\r\n"
+FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+RAW_BODIES: dict[str, bytes] = {
+    "shorter than told": JPEG + b"Content-Length: 5000\r\n\r\n\xff\xd8\xff",
+    "chunks without an end": JPEG + CHUNKED + b"\r\n5\r\n\xff\xd8\xff\xe0\x00\r\n",
+    "a chunk of no number": JPEG + CHUNKED + b"\r\nzz\r\nabc\r\n0\r\n\r\n",
+    "a chunk below nothing": JPEG + CHUNKED + b"\r\n-5\r\nabc\r\n0\r\n\r\n",
+    "a chunk without end of line": JPEG + CHUNKED + b"\r\n3\r\nabcdef\r\n0\r\n\r\n",
+    "a chunk beyond all memory": JPEG + CHUNKED + b"\r\nffffffffffffffff\r\nabc",
+    "a size of no number": JPEG + b"Content-Length: many\r\n\r\nabc",
+    "a size below nothing": JPEG + b"Content-Length: -1\r\n\r\nabc",
+    "a form without a boundary": FORM.replace(b"; boundary=b", b"")
+    + b"Content-Length: 3\r\n\r\nabc",
+    "a form of another boundary": FORM + b"Content-Length: 16\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n",
+    "a form that ends in a header": FORM + b"Content-Length: 25\r\n\r\n--b\r\nContent-Disposition",
+    "a form without names": FORM + b"Content-Length: 18\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n.",
+    "a form of headers alone": FORM
+    + b"Content-Length: 200005\r\n\r\n--b\r\n"
+    + b"A: b\r\n" * 33_333
+    + b"\r\n",
+    "an endless header in a form": FORM
+    + b"Content-Length: 200005\r\n\r\n--b\r\nA: "
+    + b"x" * 199_997,
+    "a form of a thousand parts": FORM
+    + b"Transfer-Encoding: chunked\r\n\r\n"
+    + b"".join(
+        b"%x\r\n%s\r\n" % (len(part), part)
+        for part in [b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'] * 1000
+    )
+    + b"0\r\n\r\n",
+    "noise": bytes(range(256)) * 40,
+    "a request without an end": b"X-Half: ",
+}
+"""What follows the first lines of an upload, over a socket that is closed for writing then."""
+
+
+async def raw_answer(url: str, request: bytes) -> bytes:
+    """What comes back until the gateway closes."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        with suppress(ConnectionError):
+            writer.write(request)
+            await writer.drain()
+            writer.write_eof()
+        async with asyncio.timeout(60):
+            with suppress(ConnectionError):
+                return await reader.read()
+        return b""
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_body_that_breaks_http_is_refused_or_cut_off(api: Api, system: Nereid) -> None:
+    stored = sorted((system.data / "s3" / "nereid").rglob("*"))
+    for name, body in RAW_BODIES.items():
+        for path in ("/api/v1/media", "/api/v1/translate_audio", "/api/v1/frames?camera_id=gate"):
+            head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY.format('me')}\r\n"
+            answer = await raw_answer(system.url, head.encode() + body)
+            status = answer[:12].decode("latin-1")
+            assert not answer or status.startswith("HTTP/1.1 4"), (name, path, answer[:300])
+    assert sorted((system.data / "s3" / "nereid").rglob("*")) == stored
+    assert list((system.data / "scratch").glob("*/*")) == []
+    assert (await api.http.get("/health/live")).status_code == 200

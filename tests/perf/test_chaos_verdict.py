@@ -32,6 +32,8 @@ def ledger() -> Ledger:
             QUIET: FrameEntry(captured_at=QUIET, number=2, labels=("cat",)),
         },
         heard={"photo": 2},
+        old_alerts=["a"],
+        streamed_alerts={"b": 1},
     )
 
 
@@ -70,7 +72,8 @@ def test_what_is_all_right_breaks_no_promise() -> None:
 
 
 def another_alert(alert_id: str, captured_at: str, label: str) -> Callable[..., None]:
-    def change(_: Ledger, there: Found, __: Processes) -> None:
+    def change(known: Ledger, there: Found, _: Processes) -> None:
+        known.old_alerts.append(alert_id)
         there.alerts.append(Finding(alert_id=alert_id, captured_at=captured_at, label=label))
 
     return change
@@ -132,13 +135,21 @@ BROKEN: dict[str, tuple[dict[str, int], Callable[[Ledger, Found, Processes], Any
         {"lost": 1},
         half_refused,
     ),
-    "two alerts for one finding": ({"doubled": 1}, another_alert("c", MOMENT, "cup")),
+    "two alerts for one finding": ({"doubled": 1}, another_alert("a2", MOMENT, "cup")),
     "an alert that is there twice": (
         {"doubled": 1},
         lambda _, f, __: f.alerts.__setitem__(1, f.alerts[0]),
     ),
     "an alert that was told twice": ({"doubled": 1}, lambda _, f, __: f.facts.update(a=2)),
-    "an alert of no frame": ({"doubled": 1}, another_alert("c", "2020-01-01", "cup")),
+    "an alert that came twice to its follower": (
+        {"doubled": 1},
+        lambda k, _, __: k.streamed_alerts.update(b=2),
+    ),
+    "an alert that never came to its follower": (
+        {"lost": 1},
+        lambda k, _, __: k.streamed_alerts.clear(),
+    ),
+    "an alert of no frame": ({"doubled": 1}, another_alert("a2", "2020-01-01", "cup")),
     "an alert whose picture is gone": (
         {"gone": 1},
         lambda _, f, __: setattr(f.alerts[0], "image", "its picture is gone"),
@@ -189,4 +200,4 @@ def test_a_request_that_was_given_up_may_have_become_a_task() -> None:
 
 
 def test_a_frame_without_an_answer_may_be_there_as_a_whole() -> None:
-    assert violations(another_alert("c", QUIET, "cat")) == {}
+    assert violations(another_alert("a2", QUIET, "cat")) == {}

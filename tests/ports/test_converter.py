@@ -292,6 +292,21 @@ async def test_children_that_die_while_nothing_is_asked_of_them_are_replaced(
     assert (real.figures().completed, real.figures().failed) == (4, 0)
 
 
+def test_a_child_that_died_before_it_was_asked_is_known_to_be_dead_by_uvloop_too(
+    tmp_path: Path,
+) -> None:
+    async def ask_the_dead() -> None:
+        child = await process.start(SOUND)
+        os.kill(child.pid, signal.SIGKILL)
+        await child._process.wait()
+        work = Convert(source="", into=str(tmp_path / "out"), target=SPEECH, longest_s=1)
+        with pytest.raises(process.Died):
+            await child.work(work)
+        assert not child.usable
+
+    uvloop.run(ask_the_dead())
+
+
 async def test_a_file_that_kills_two_children_is_blamed(
     real: ProcessConverter, sounds: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from functions._kit.errors import NotFound, TooLarge, Unavailable
 from functions._kit.fakes import FakeObjects
 from functions._kit.messages import new_id, now
 from functions._kit.ports import ObjectInfo, Objects
-from gateway.adapters.objects import MOST_URLS, S3Address, S3Objects, open_objects
+from gateway.adapters.objects import MOST_REMEMBERED, S3Address, S3Objects, open_objects
 from gateway.embedded import RunningS3
 
 ODD_NAMES = [
@@ -344,6 +344,42 @@ async def test_a_forged_or_expired_url_is_refused(real: S3Objects, key: str, wri
         assert (await http.get(short)).status_code in {400, 403}  # rclone says 400, S3 itself 403
 
 
+async def test_what_was_seen_is_believed_for_a_while_but_never_that_it_is_absent(
+    real: S3Objects, key: str, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("gateway.adapters.objects.time.monotonic", lambda: clock[0])
+    looked: list[str] = []
+    head = real.head
+
+    async def looking(key: str) -> ObjectInfo | None:
+        looked.append(key)
+        return await head(key)
+
+    monkeypatch.setattr(real, "head", looking)
+    assert await real.seen(key, within_s=10) is None
+    await write(real, key, b"xy")
+    first = await real.seen(key, within_s=10)
+    assert first is not None
+    assert first.size_bytes == 2
+    assert len(looked) == 2
+    clock[0] += 9
+    assert await real.seen(key, within_s=10) is first
+    assert len(looked) == 2
+    clock[0] += 1
+    assert await real.seen(key, within_s=10) is not first
+    assert len(looked) == 3
+    await write(real, key, b"xyz")
+    changed = await real.seen(key, within_s=10)
+    assert changed is not None
+    assert changed.size_bytes == 3
+    await real.copy(key, f"{key}2")
+    assert await real.seen(f"{key}2", within_s=10) is not None
+    await real.delete([key, f"{key}2"])
+    assert await real.seen(key, within_s=10) is None
+    assert await real.seen(f"{key}2", within_s=10) is None
+
+
 async def test_a_url_is_handed_out_again_and_never_holds_longer_than_was_asked(
     real: S3Objects, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,9 +402,9 @@ async def test_a_url_is_handed_out_again_and_never_holds_longer_than_was_asked(
     count = len(signed)
     await real.presign(key, expires_s=100)
     assert len(signed) == count + 1, "a short life is used up sooner"
-    for n in range(MOST_URLS):
+    for n in range(MOST_REMEMBERED):
         await real.presign(f"{key}/{n}", expires_s=60)
-    assert len(real._urls) == MOST_URLS
+    assert len(real._urls) == MOST_REMEMBERED
 
 
 async def test_urls_carry_the_public_address_and_reading_goes_to_ours(

@@ -83,6 +83,13 @@ async def test_what_was_published_is_the_last_of_its_subject(stream: Stream, sub
     assert last.data == b'{"text":"two"}'
 
 
+async def test_what_is_encoded_already_is_stored_as_it_is(stream: Stream, subject: str) -> None:
+    await stream.publish(subject, msgspec.Raw(b'{"text": "spaced"}'), message_id=new_id())
+    last = await stream.last(subject)
+    assert last is not None
+    assert last.data == b'{"text": "spaced"}'
+
+
 async def test_nothing_was_ever_last_on_a_quiet_subject(stream: Stream, subject: str) -> None:
     await stream.publish(subject, Note(text="another's"))
     assert await stream.last(f"events.test.{new_id()}") is None

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.conftest import image, own_system, photo
+
+__all__ = ["image", "own_system", "photo"]
+
 SMALL_DISK = "mount", "-t", "tmpfs", "-o"
 
 

@@ -54,7 +54,7 @@ nereid up > {tmp_path}/up.log 2>&1 &
 up=$!
 trap 'kill -TERM $up; wait $up || true' EXIT
 for _ in $(seq 1200); do
-    grep -q '^ready' {tmp_path}/up.log && break
+    grep -q '^models    loaded' {tmp_path}/up.log && break
     kill -0 $up || {{ cat {tmp_path}/up.log; exit 1; }}
     sleep 0.1
 done

@@ -40,6 +40,11 @@ class FakeObjects:
         content, content_type = self.contents[key], self._types.get(key, "")
         return ObjectInfo(key, len(content), content_type, self.modified_at.get(key))
 
+    async def seen(self, key: str, *, within_s: float) -> ObjectInfo | None:
+        """See `Objects.seen`; it looks each time."""
+        del within_s
+        return await self.head(key)
+
     async def download(self, key: str, path: Path, *, limit_bytes: int | None = None) -> ObjectInfo:
         """See `Objects.download`."""
         info = await self._found(key, limit_bytes)

@@ -55,8 +55,10 @@ def _png_chunks(file: BinaryIO) -> Iterator[bytes]:
 
 def _boxes(file: BinaryIO) -> Iterator[bytes]:
     """The kinds of the top-level boxes of an ISO base media file."""
-    position = 0
+    position, end = 0, file.seek(0, io.SEEK_END)
     for _ in range(_MAX_PARTS):
+        if position >= end:  # 64 bits of size lead further than any file may be sought
+            return
         file.seek(position)
         head = file.read(16)
         if len(head) < _HEAD:

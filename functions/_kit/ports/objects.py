@@ -26,6 +26,13 @@ class Objects(Protocol):
         """The object's facts, or None where there is none."""
         ...
 
+    async def seen(self, key: str, *, within_s: float) -> ObjectInfo | None:
+        """As `head`, or what this process has seen of the object at most `within_s` ago.
+
+        That an object is absent is never remembered, nor what this process has changed since.
+        """
+        ...
+
     async def download(self, key: str, path: Path, *, limit_bytes: int | None = None) -> ObjectInfo:
         """Stream the object into the file `path`.
 
@@ -54,7 +61,10 @@ class Objects(Protocol):
         ...
 
     async def presign(self, key: str, *, expires_s: int) -> str:
-        """A URL that reads the object without credentials for `expires_s` seconds."""
+        """A URL that reads the object without credentials for `expires_s` seconds.
+
+        Or a hundredth less, a minute at most: the same URL may be handed out again. Never longer.
+        """
         ...
 
     async def healthy(self) -> bool:

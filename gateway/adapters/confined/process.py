@@ -78,7 +78,7 @@ class ChildProcess:
     async def work(self, work: Work) -> Answer:
         """Its last answer. Raises `Died` and `Stuck`; when cancelled, the work is given up."""
         try:
-            self._writer.write(encode(work))
+            self._ask(work)
             answer = await self._answer(self._kind.open_s)
             while isinstance(answer, Progress):
                 answer = await self._answer(self._kind.silence_s)
@@ -154,6 +154,12 @@ class ChildProcess:
         except asyncio.CancelledError:  # a second one
             self._process.kill()
             raise
+
+    def _ask(self, work: Work) -> None:
+        try:
+            self._writer.write(encode(work))
+        except (OSError, RuntimeError) as error:  # uvloop's word for the pipe of one that is gone
+            raise Died from error
 
     @property
     def _writer(self) -> asyncio.StreamWriter:

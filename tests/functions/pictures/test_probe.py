@@ -159,3 +159,11 @@ def test_a_broken_header_is_damage(small_files: dict[str, bytes]) -> None:
         with pytest.raises(JobFailed) as caught:
             probe(small_files[name][:36])
         assert caught.value.code == "corrupt_picture"
+
+
+def test_a_box_that_says_it_is_larger_than_any_file_leads_nowhere(
+    small_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(small_files["avif"] + struct.pack(">I4sQ", 1, b"free", 2**64 - 1))
+    assert probe(path).format == "avif"

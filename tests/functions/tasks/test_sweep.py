@@ -108,6 +108,19 @@ async def test_a_task_that_waits_for_hours_is_left_alone(night: Night) -> None:
     assert len(night.queue()) == 3
 
 
+async def test_a_job_is_sent_again_though_its_queue_was_made_anew_and_is_never_empty(
+    night: Night,
+) -> None:
+    """Sequences begin at 1 then, and that of the lost job is yet to come."""
+    lost = await night.submit()
+    await night.world.store.resent(lost.task_id, sequence=1000, resends=0)
+    night.world.stream.forget(SUBJECT)
+    await night.submit()
+    await night.passes()
+    sent = [msgspec.json.decode(r.data)["task"]["task_id"] for r in night.queue()]
+    assert sent[1:] == [lost.task_id]
+
+
 async def test_a_task_in_work_is_left_alone(night: Night) -> None:
     task = await night.submit()
     night.lose()
