@@ -54,7 +54,7 @@ class FirstModels:
         if names:
             self._tell(ModelProgress(model=names[0], number=1, total=len(names)))
         else:
-            self._forget()
+            self.forget()
             self.loaded.set()
 
     def again(self) -> None:
@@ -74,7 +74,7 @@ class FirstModels:
                     await self._load_all(triton)
                     await self._wanted.wait()
         finally:
-            self._forget()
+            self.forget()
             self.loaded.set()
 
     async def _load_all(self, triton: TritonInference) -> None:
@@ -91,7 +91,7 @@ class FirstModels:
                 self.broken[name] = problem
             seconds = time.perf_counter() - began
             self._report(msgspec.structs.replace(begun, seconds=seconds, problem=problem))
-        self._forget()
+        self.forget()
         self.loaded.set()
 
     async def _load(self, triton: TritonInference, name: str) -> str | None:
@@ -111,7 +111,8 @@ class FirstModels:
     def _tell(self, progress: ModelProgress) -> None:
         self._folder.write(LOADING, msgspec.json.encode(progress).decode())
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Say no more that models are being loaded."""
         (self._folder.path / LOADING).unlink(missing_ok=True)
 
 

@@ -59,7 +59,7 @@ def problem(
     if request.scope["path"].startswith(OPENAI_PATHS):
         if status in {415, 422}:
             status = 400  # OpenAI's API knows no other status for a request that cannot be met
-        extra["error"] = _openai_error(status, code, detail, extra.get("field"))
+        extra["error"] = openai_error(status, code, detail, extra.get("field"))
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -71,7 +71,7 @@ def problem(
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers or {})
 
 
-def _openai_error(status: int, code: str, detail: str, field: str | None) -> dict[str, Any]:
+def openai_error(status: int, code: str, detail: str, field: str | None) -> dict[str, Any]:
     """What OpenAI's clients read of an error."""
     other = "server_error" if status >= 500 else "invalid_request_error"
     kind = OPENAI_TYPES.get(status, other)

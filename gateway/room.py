@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.problems import MEDIA_TYPE
+from gateway.edge.headers import secure
+from gateway.problems import MEDIA_TYPE, OPENAI_PATHS, openai_error
 from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
 
 Room = Callable[[], str | None]
 """A sentence when there is none left."""
@@ -21,6 +25,10 @@ WITHOUT_ROOM = ("/api/v1/auth/token",)
 """What is written nowhere."""
 CANCEL = ":cancel"
 RETRY_AFTER_S = 30
+FULL = (
+    "a disk of this Nereid is nearly full, and nothing was taken that might be lost: its log says "
+    "which; send this again once its operator has made room"
+)
 
 
 def room_of(settings: Settings) -> Room:
@@ -40,9 +48,8 @@ def too_full(folders: Sequence[Path], least_bytes: int) -> str | None:
         free = disk.f_bavail * disk.f_frsize
         if free < least_bytes:
             return (
-                f"the disk of Nereid's folder {folder.name} has {free >> 20} MB left, and "
-                f"{least_bytes >> 20} are kept free so that nothing accepted is lost; nothing was "
-                "taken: give it space and send this again"
+                f"the disk of {folder} has {free >> 20} MB left, and {least_bytes >> 20} are kept "
+                "free so that nothing accepted is lost: give it space"
             )
     return None
 
@@ -55,21 +62,25 @@ def with_room(app: ASGIApp, room: Room) -> ASGIApp:
         if why is None:
             await app(scope, receive, send)
             return
-        body = msgspec.json.encode(
-            {
-                "type": "about:blank",
-                "title": "Service Unavailable",
-                "status": 503,
-                "code": "storage_full",
-                "detail": why,
-            }
-        )
+        log.warning("refused as storage_full: %s", why)
+        document: dict[str, object] = {
+            "type": "about:blank",
+            "title": "Service Unavailable",
+            "status": 503,
+            "code": "storage_full",
+            "detail": FULL,
+        }
+        if str(scope["path"]).startswith(OPENAI_PATHS):
+            document["error"] = openai_error(503, "storage_full", FULL, None)
+        body = msgspec.json.encode(document)
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"retry-after", str(RETRY_AFTER_S).encode()),
         ]
-        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        start: Message = {"type": "http.response.start", "status": 503, "headers": headers}
+        await secure(start, scope)
+        await send(start)
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     return guarded

@@ -106,6 +106,7 @@ async def running_system(
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            models.forget()
             running.unlink(missing_ok=True)
 
 

@@ -61,7 +61,7 @@ async def events(
             return Response(None, status_code=204)
         after = last.sequence
     until = last.sequence if last is not None and over else None
-    following = _follow(stream.follow(subject, after=after), until, store, objects, limits)
+    following = _follow(stream.follow(subject), after, until, store, objects, limits)
     return ServerSentEvent(following)
 
 
@@ -72,33 +72,40 @@ def _is_final(record: Record) -> bool:
 
 async def _follow(
     records: AsyncIterator[Record],
+    after: int,
     until: int | None,
     store: TaskStore,
     objects: Objects,
     limits: Limits,
 ) -> AsyncIterator[ServerSentEventMessage]:
-    """Up to the final event, or `until` where that sequence is known to be the last."""
+    """From behind `after` to the final event, or `until` where that is known to be the last.
+
+    What a client has seen already is read as well: it shall not see its task go back.
+    """
     highest, rank = -1.0, 0
     async for record in with_heartbeats(records):
         if record is None:
             yield HEARTBEAT
             continue
         event = read_event(record.data)
-        if event is None or event.status.rank < rank:
-            continue  # a quick worker was heard before the gateway's own "queued"
-        rank = event.status.rank
-        # a second run after a crash begins again at 0; the client never sees it go back
-        highest = max(highest, event.progress)
-        if event.status.final:
-            # the recorder may be a moment behind; a status asked for next shall agree with us
-            with contextlib.suppress(Unavailable):
-                await store.record([event])
-        yield ServerSentEventMessage(
-            id=record.sequence,
-            event=event.status.value,
-            data=await _payload(event, highest, objects, limits),
-        )
-        if event.status.final or record.sequence == until:
+        # a quick worker was heard before the gateway's own "queued"
+        if event is not None and event.status.rank >= rank:
+            rank = event.status.rank
+            # a second run after a crash begins again at 0; the client never sees it go back
+            highest = max(highest, event.progress)
+            if record.sequence > after:
+                if event.status.final:
+                    # the recorder may be a moment behind; a status asked for next shall agree
+                    with contextlib.suppress(Unavailable):
+                        await store.record([event])
+                yield ServerSentEventMessage(
+                    id=record.sequence,
+                    event=event.status.value,
+                    data=await _payload(event, highest, objects, limits),
+                )
+            if event.status.final:
+                return
+        if record.sequence == until:
             return
 
 

@@ -39,7 +39,7 @@ def backup(target: Path, data: Path | None) -> None:
 async def _backup(settings: Settings, target: Path) -> None:
     with _new(target) as folder:
         async with servers(settings) as (nats_url, database_url):
-            client = await connect(nats_url, name="nereid-backup")
+            client = await connect(nats_url, name="nereid-backup", tls=settings.nats_tls)
             try:
                 await make(
                     folder,

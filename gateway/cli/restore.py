@@ -46,7 +46,7 @@ async def _restore(settings: Settings, source: Path, *, overwrite: bool) -> None
         if embedded:
             await _prepare(settings, folder, manifest, overwrite=overwrite)
         async with servers(settings) as (nats_url, database_url):
-            client = await connect(nats_url, name="nereid-restore")
+            client = await connect(nats_url, name="nereid-restore", tls=settings.nats_tls)
             try:
                 await restore_into(
                     folder,

@@ -38,6 +38,7 @@ from functions._kit.capabilities import DEFAULT_MODELS
 from functions._kit.consume import Envelope
 from functions._kit.messages import new_id, now
 from functions.alerts import detect as detecting
+from functions.alerts._detector import detector
 from functions.alerts.contracts import Alert, Frame, alert_subject, frame_subject
 from gateway.runtime import Runtime, open_runtime
 from gateway.settings import CHECKOUT
@@ -208,7 +209,7 @@ class Bench:
         """How many alerts each frame makes; the system is warm then."""
         expected: list[int] = []
         for key in self.keys:
-            by = await detecting.detector(self.ports.inference, self.ports.values)
+            by = await detector(self.ports.inference, self.ports.values)
             data, _ = await self.ports.objects.read(key, limit_bytes=1 << 25)
             found = await detecting.look(
                 data, by, self.ports.pictures, self.ports.inference, self.ports.limits

@@ -156,6 +156,7 @@ class World:
         self.tally = FakeTally()
         self.dead_letters = FakeDeadLetters(self.stream)
         self.sickness: dict[str, str] = {}
+        self.loading: dict[str, str] = {}
         self.clients = FakeClientStore()
         self.limits = Limits(**{**LIMITS, **limits})
         self.tokens = Tokens(SECRET, 3600)
@@ -192,7 +193,7 @@ class World:
             "clients": self.clients,
             "tokens": self.tokens,
             "limits": self.limits,
-            "probes": Probes(checks, lambda: self.sickness),
+            "probes": Probes(checks, lambda: self.sickness, lambda: self.loading),
             "scratch": self.scratch,
         }
         authenticator = Authenticator(self.clients, self.tokens, SECRET)

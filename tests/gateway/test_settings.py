@@ -141,3 +141,21 @@ def test_addresses_of_metrics_are_no_settings_of_another_worker(tmp_path: Path) 
     (tmp_path / RUNNING).write_text(told)
     settings = load({}, data=tmp_path)
     assert (settings.nats_url, settings.metrics_port) == ("found", 0)
+
+
+@pytest.mark.parametrize(
+    ("repository", "reserved"),
+    [
+        ("s3://nereid/models", ("models/",)),
+        ("s3://nereid/a/b/", ("a/b/",)),
+        ("s3://other/models", ()),
+        ("s3://http://elsewhere:9000/nereid/models", ()),
+        ("s3://http://here:9000/nereid/models", ("models/",)),
+        ("model_repository", ()),
+    ],
+)
+def test_models_in_the_bucket_of_files_are_out_of_reach(
+    repository: str, reserved: tuple[str, ...]
+) -> None:
+    settings = Settings(model_repository=repository, s3_endpoint="http://here:9000")
+    assert settings.reserved_prefixes == reserved

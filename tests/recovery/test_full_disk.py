@@ -118,7 +118,7 @@ def test_the_fullest_disk_is_named(tmp_path: Path) -> None:
     assert too_full([tmp_path / "absent", tmp_path], 1) is None
     said = too_full([tmp_path / "absent", tmp_path], 1 << 62)
     assert said is not None
-    assert f"folder {tmp_path.name} has" in said
+    assert f"the disk of {tmp_path} has" in said
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,7 @@ def test_the_fullest_disk_is_named(tmp_path: Path) -> None:
     [
         ("POST", "/api/v1/media", False),
         ("PUT", "/api/v1/cameras/yard", False),
+        ("POST", "/v1/audio/transcriptions", False),
         ("POST", "/api/v1/auth/token", True),
         ("POST", "/api/v1/media/processingTasks/some:cancel", True),
         ("GET", "/api/v1/media/processingTasks", True),
@@ -152,3 +153,6 @@ async def test_without_room_what_takes_work_is_refused_and_all_else_goes_on(
     body = answer.json()
     assert (body["code"], body["status"]) == ("storage_full", 503)
     assert "nothing was taken" in body["detail"]
+    assert str(tmp_path) not in answer.text  # whoever asks is not known yet
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert ("error" in body) == path.startswith("/v1/")

@@ -16,7 +16,17 @@ from gateway.adapters.tables import TaskTable, open_database
 from gateway.embedded import DataFolder, EmbeddedServers, StartError
 from tests.recovery.killing import kill_all
 
-BATCHES, BATCH, KILLS = 40, 50, 2
+BATCHES, BATCH, SLOW = 30, 50, 12
+# A commit that is at work until this very server has died.
+SLOW_COMMIT = """
+CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF pg_postmaster_start_time() = '{started}' THEN PERFORM pg_sleep(600); END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON tasks DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (new.workflow = 'batch-{slow}') EXECUTE FUNCTION dawdle();
+"""
+AT_WORK = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
 
 
 def batch(number: int) -> list[TaskEvent]:
@@ -37,52 +47,39 @@ def batch(number: int) -> list[TaskEvent]:
     ]
 
 
-async def test_facts_are_all_there_once_after_kills_in_the_middle_of_commits(
+async def test_facts_are_all_there_once_after_a_kill_in_the_middle_of_a_commit(
     tmp_path: Path,
 ) -> None:
     """A recorder gets a batch again until its commit was told, as JetStream sends it again."""
     batches = [batch(number) for number in range(BATCHES)]
-    waiting = asyncio.Queue[list[TaskEvent]]()
-    for events in batches:
-        waiting.put_nowait(events)
-    done = 0
-    failed = 0
-    progress = asyncio.Event()
+    waiting = iter(batches)
+    failed: list[list[TaskEvent]] = []
+
+    async def record(table: TaskTable) -> None:
+        for events in waiting:
+            while True:
+                try:
+                    await table.record(events)
+                    break
+                except Unavailable:
+                    failed.append(events)
+                    await asyncio.sleep(0.05)
+
     async with EmbeddedServers(tmp_path, want={"postgres"}) as servers:
-        process = servers.postgres.process
         supervising = asyncio.create_task(servers.supervise(lambda _, __: None))
         async with open_database(servers.postgres.url) as database:
-            table = TaskTable(database)
-
-            async def record() -> None:
-                nonlocal done, failed
-                while not waiting.empty():
-                    events = waiting.get_nowait()
-                    while True:
-                        try:
-                            await table.record(events)
-                            break
-                        except Unavailable:
-                            failed += 1
-                            await asyncio.sleep(0.05)
-                    done += 1
-                    progress.set()
-
-            recorders = asyncio.gather(*(record() for _ in range(4)))
-            for turn in range(KILLS):
-                while done < (turn + 1) * BATCHES // (KILLS + 2):
-                    await progress.wait()
-                    progress.clear()
-                before = process.pid
-                kill_all(before)
-                async with asyncio.timeout(60):
-                    while process.pid == before or not await database.healthy():
-                        await asyncio.sleep(0.05)
+            (row,) = await database.fetch("SELECT pg_postmaster_start_time()::text AS at")
+            await database.fetch(SLOW_COMMIT.format(started=row["at"], slow=SLOW))
+            recorders = asyncio.gather(*(record(TaskTable(database)) for _ in range(4)))
+            async with asyncio.timeout(60):
+                while not await database.fetch(AT_WORK):
+                    await asyncio.sleep(0.01)
+            kill_all(servers.postgres.process.pid)
             await recorders
             rows = await database.fetch("SELECT task_id, status FROM tasks")
         supervising.cancel()
         await asyncio.gather(supervising, return_exceptions=True)
-    assert failed
+    assert batches[SLOW] in failed
     sent = {event.task.task_id for events in batches for event in events}
     assert len(rows) == len(sent)
     assert {str(row["task_id"]) for row in rows} == sent

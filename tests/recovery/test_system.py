@@ -36,6 +36,7 @@ async def ended_once(nereid: Nereid, api: Api, task_ids: list[str]) -> list[dict
     return rows
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_a_system_that_was_killed_goes_on_with_every_task(
     own_system: MakeSystem, photo: bytes

@@ -57,6 +57,19 @@ async def test_a_part_that_answers_and_fails_its_workers_is_failing_and_says_why
     assert (await nobody.get("/health/ready")).json()["status"] == "ready"
 
 
+async def test_models_that_are_loading_are_told_and_keep_nobody_away(
+    world: World, nobody: httpx.AsyncClient
+) -> None:
+    world.loading["models"] = "nanodet-g-416 is being loaded, 2 of 4"
+    answer = await nobody.get("/health/ready")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "ready",
+        "parts": ALL_OK | {"models": "loading"},
+        "reasons": world.loading,
+    }
+
+
 async def test_a_part_that_is_away_is_unreachable_whatever_workers_say(
     world: World, nobody: httpx.AsyncClient
 ) -> None:

@@ -92,6 +92,22 @@ async def test_one_who_comes_back_misses_nothing_and_hears_nothing_twice(
         assert await follow(alice, task, last=whole[seen - 1]["id"]) == whole[seen:]
 
 
+async def test_one_who_comes_back_does_not_see_the_task_go_back(
+    world: World, alice: httpx.AsyncClient
+) -> None:
+    task = await world.add_task()
+    await world.tell(task, Status.PROCESSING, progress=0.4, attempts=1)
+    await world.tell(task, Status.QUEUED)
+    await world.tell(task, Status.PROCESSING, progress=0.1, attempts=2)
+    await world.tell(task, Status.COMPLETED, attempts=2, progress=1.0)
+    whole = await follow(alice, task)
+    assert [(e["event"], e["data"]["progress"]) for e in whole] == [
+        ("queued", 0), ("processing", 0.4), ("processing", 0.4), ("completed", 1),
+    ]  # fmt: skip
+    for seen in (1, 2, 3):
+        assert await follow(alice, task, last=whole[seen - 1]["id"]) == whole[seen:]
+
+
 async def test_one_who_has_heard_the_end_is_told_not_to_come_back(
     world: World, alice: httpx.AsyncClient
 ) -> None:
