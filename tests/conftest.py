@@ -58,6 +58,11 @@ class Apart(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         return "systems" if nodeid.startswith(WHOLE_SYSTEMS) else nodeid.partition("::")[0]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The chaos comes last: it has the machine to itself once the other process is done."""
+    items.sort(key=lambda item: item.nodeid.startswith("tests/live/test_chaos.py"))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """For `pytest -n 2`, as `just test` calls it."""
     return Apart(config, log)

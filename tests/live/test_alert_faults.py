@@ -253,10 +253,9 @@ async def retained(camera: Camera, bucket: Bucket) -> None:
     assert all([await api.download(alert["image_url"]) for alert in await quiet.alerts()])
 
 
+@pytest.mark.long  # test_chaos.py has the same promises, with more parts
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    ("frames", "outage_s"), [(160, 6.0), pytest.param(2000, 120.0, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("frames", "outage_s"), [(160, 6.0), (2000, 120.0)])
 async def test_whatever_dies_refuses_or_fills_up_every_frame_becomes_its_alerts_once(
     own_system: MakeSystem, triton_url: str, frames: int, outage_s: float
 ) -> None:

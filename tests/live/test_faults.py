@@ -138,6 +138,7 @@ async def servers_that_die_one_after_another_cost_no_accepted_task(
             assert len(await final_events(nereid, task_id)) == 1
 
 
+@pytest.mark.long  # test_chaos.py has the same promises, with more parts
 @pytest.mark.timeout(900)
 async def test_dead_workers_and_servers_lose_no_task_repeat_none_and_charge_none(
     own_system: MakeSystem, photo: bytes
