@@ -14,6 +14,7 @@ from gateway.asgi import create_app
 from gateway.edge.origins import split
 from gateway.edge.protocol import BoundedProtocol
 from gateway.edge.rates import Rates
+from gateway.edge.streams import with_ending_streams
 from gateway.metrics.http import HttpMetrics
 from gateway.metrics.listener import listening
 from gateway.metrics.queues import Queues
@@ -35,12 +36,12 @@ KEEP_ALIVE_S = 75
 
 
 async def serve(settings: Settings, only: Sequence[str] = ()) -> None:
-    """Answer HTTP until SIGINT or SIGTERM; open requests are finished."""
+    """Answer HTTP until SIGINT or SIGTERM; open requests are finished, streams of events end."""
     async with open_runtime(settings, name="nereid-serve") as runtime:
         app = gateway_app(settings, runtime, only)
         settle()
-        server = Server(http_config(settings, app))
         with stopped_by_signals() as stop:
+            server = Server(http_config(settings, with_ending_streams(app, stop)))
             stopping = asyncio.create_task(_stop(server, stop))
             try:
                 await server.serve()
