@@ -61,7 +61,7 @@ build-engines *ARGS: build-models
 gpu-configs *ARGS: (_install "main")
     @'{{ venv }}/python' scripts/gpu_configs.py "$@"
 
-# Run all tests, in two processes; or what pytest is told: just test tests/embedded -k restart
+# Run the tests but those that take minutes, in two processes; or what pytest is told: just test tests/embedded -k restart
 [group('develop')]
 [no-exit-message]
 test *ARGS: (_install "dev" "triton") build-models
