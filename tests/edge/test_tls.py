@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psycopg
 import pytest
+import pytest_asyncio
 import uvicorn
 
 from functions._kit.errors import Unavailable
@@ -24,6 +25,7 @@ from gateway.adapters.jetstream import connect
 from gateway.adapters.objects import S3Address, open_objects
 from gateway.adapters.tables import open_database
 from gateway.embedded import EmbeddedServers, EmbeddedSettings, TritonSettings
+from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import Command, Process, http_status
 from gateway.processes import http_config
 from gateway.serving import Server
@@ -36,10 +38,13 @@ if TYPE_CHECKING:
 BIN = Path(sys.executable).parent
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+@pytest_asyncio.fixture
+async def port(tmp_path: Path) -> AsyncIterator[int]:
+    """No other test's server takes it: it is claimed as `nereid up` claims its ports."""
+    folder = DataFolder(tmp_path / "claimed")
+    await folder.open()
+    yield folder.port("test")
+    folder.close()
 
 
 @asynccontextmanager
@@ -150,9 +155,9 @@ async def test_nats_is_spoken_to_over_tls_with_certificates_of_both(
     tmp_path: Path,
     certificates: Certificates,
     strangers: Certificates,
+    port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    port = free_port()
     config = tmp_path / "nats.conf"
     tls = {"cert_file": str(certificates.server), "key_file": str(certificates.server_key)}
     tls |= {"ca_file": str(certificates.ca)}
@@ -174,9 +179,8 @@ async def test_nats_is_spoken_to_over_tls_with_certificates_of_both(
 
 
 async def test_s3_is_spoken_to_over_tls(
-    tmp_path: Path, certificates: Certificates, strangers: Certificates
+    tmp_path: Path, certificates: Certificates, strangers: Certificates, port: int
 ) -> None:
-    port = free_port()
     (tmp_path / "files" / "bucket").mkdir(parents=True)
     (tmp_path / "files" / "bucket" / "cat.jpg").write_bytes(b"cat")
     argv = [
