@@ -29,6 +29,9 @@ CHECKS = [
 ]
 Operation = APIOperation[Any, Any, Any, Any]
 STREAMED = "text/event-stream"
+READY = "/health/ready"
+BUSY = {"busy", "queue_full", "storage_full", "too_many_connections"}
+"""Codes of 503, beside those of backends that are away."""
 Send = Callable[[str, str, dict[str, str], bytes], httpx.Response]
 """Sends a method, a URL, headers and a body."""
 
@@ -85,6 +88,8 @@ def problems(
     except Exception as error:
         if "Unsatisfiable" not in type(error).__name__:
             raise
+        if not negative:  # where nothing is asked for, nothing can be wrong
+            found["unsatisfiable"] = f"no request can be made from its description: {error}"
     return [f"{operation.label}: {problem}" for problem in found.values()]
 
 
@@ -104,9 +109,21 @@ def sent(case: Case[Any], send: Send) -> httpx.Response:
     )
 
 
+def is_documented_503(case: Case[Any], answer: httpx.Response) -> bool:
+    """Of health, or one that says when to come back, and by its code why."""
+    if answer.status_code != 503:
+        return False
+    if case.operation.path == READY:
+        return True
+    told = answer.headers.get("Retry-After", "")
+    is_json = "json" in answer.headers.get("content-type", "")
+    code = str(answer.json().get("code", "")) if is_json else ""
+    return told.isdigit() and (code in BUSY or code.endswith("_unavailable"))
+
+
 def wrong(case: Case[Any], answer: httpx.Response, *, negative: bool) -> Iterator[str]:
     """How the answer breaks the document."""
-    if answer.status_code >= 500 and answer.status_code != 503:
+    if answer.status_code >= 500 and not is_documented_503(case, answer):
         yield f"{answer.status_code}: {answer.text[:400]}\n{case.as_curl_command()[:600]}"
         return
     checks = [*CHECKS, negative_data_rejection] if negative else CHECKS

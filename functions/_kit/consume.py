@@ -49,6 +49,11 @@ class Tick(Message, frozen=True, kw_only=True):
 
     at: datetime
 
+    def __post_init__(self) -> None:
+        """Refuse, with ValueError, what nobody can reckon back from by months."""
+        if self.at.tzinfo is None or not 2000 <= self.at.year < 3000:
+            raise ValueError("`at` is a moment from 2000 to 2999, with its offset from UTC")
+
 
 @dataclass(frozen=True, slots=True)
 class Consumer:

@@ -22,7 +22,7 @@ from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig
 from functions._kit.errors import Unavailable
 from gateway.adapters.background import end
 from gateway.adapters.jetstream import SPARE_STREAM, JetStream
-from gateway.adapters.publishing import SPARE
+from gateway.adapters.publishing import SPARE, SPARED
 from gateway.adapters.reaching import UNREACHABLE, patiently, translated
 
 log = logging.getLogger(__name__)
@@ -109,8 +109,15 @@ class Spare:
             await asyncio.sleep(PAUSE_S)
 
     async def _move(self, message: Msg) -> bool:
-        """Under its own message id: what its queue has taken after all is known there."""
+        """Under its own message id: what its queue has taken after all is known there.
+
+        What a stranger left here for no queue is ended: it would be tried again for ever.
+        """
         subject = message.subject.removeprefix(SPARE)
+        if not subject.startswith(SPARED):
+            log.warning("a message on %s is dropped: no queue is meant", message.subject)
+            await message.term()
+            return True
         try:
             await self._stream.move(subject, message.data, dict(message.headers or {}))
         except Unavailable as error:

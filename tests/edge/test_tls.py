@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psycopg
 import pytest
+import pytest_asyncio
 import uvicorn
 
 from functions._kit.errors import Unavailable
@@ -24,8 +25,10 @@ from gateway.adapters.jetstream import connect
 from gateway.adapters.objects import S3Address, open_objects
 from gateway.adapters.tables import open_database
 from gateway.embedded import EmbeddedServers, EmbeddedSettings, TritonSettings
+from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import Command, Process, http_status
 from gateway.processes import http_config
+from gateway.runtime import open_runtime
 from gateway.serving import Server
 from gateway.settings import Settings, SettingsError, load
 from gateway.tls import TlsFiles
@@ -36,10 +39,13 @@ if TYPE_CHECKING:
 BIN = Path(sys.executable).parent
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+@pytest_asyncio.fixture
+async def claims(tmp_path: Path) -> AsyncIterator[DataFolder]:
+    """Its ports are claimed as `nereid up` does it: no other test's server takes them."""
+    folder = DataFolder(tmp_path / "claimed")
+    await folder.open()
+    yield folder
+    folder.close()
 
 
 @asynccontextmanager
@@ -146,21 +152,31 @@ async def test_a_callers_address_is_taken_from_named_proxies_alone(
         assert "server" not in answer.headers
 
 
-async def test_nats_is_spoken_to_over_tls_with_certificates_of_both(
-    tmp_path: Path,
-    certificates: Certificates,
-    strangers: Certificates,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    port = free_port()
+@asynccontextmanager
+async def nats_over_tls(
+    tmp_path: Path, certificates: Certificates, claims: DataFolder
+) -> AsyncIterator[str]:
+    """The URL of a NATS that wants a certificate of its clients, too."""
+    port = claims.port("nats")
     config = tmp_path / "nats.conf"
     tls = {"cert_file": str(certificates.server), "key_file": str(certificates.server_key)}
     tls |= {"ca_file": str(certificates.ca)}
     both = {"host": "127.0.0.1", "port": port, "tls": tls | {"verify": True}}
-    config.write_text(json.dumps(both))
+    streams = {"jetstream": {"store_dir": str(tmp_path / "streams")}}
+    config.write_text(json.dumps(both | streams))
     argv = [str(BIN / "nats-server"), "--config", str(config)]
     async with running("nats", tmp_path, argv, port):
-        url = f"tls://localhost:{port}"
+        yield f"tls://localhost:{port}"
+
+
+async def test_nats_is_spoken_to_over_tls_with_certificates_of_both(
+    tmp_path: Path,
+    certificates: Certificates,
+    strangers: Certificates,
+    claims: DataFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with nats_over_tls(tmp_path, certificates, claims) as url:
         client = await connect(url, name="test", tls=certificates.files)
         await client.flush()
         await client.close()
@@ -173,10 +189,12 @@ async def test_nats_is_spoken_to_over_tls_with_certificates_of_both(
                 await connect(url, name="test", tls=wrong)
 
 
-async def test_s3_is_spoken_to_over_tls(
-    tmp_path: Path, certificates: Certificates, strangers: Certificates
-) -> None:
-    port = free_port()
+@asynccontextmanager
+async def s3_over_tls(
+    tmp_path: Path, certificates: Certificates, claims: DataFolder
+) -> AsyncIterator[str]:
+    """The address of an S3 with one bucket and a picture."""
+    port = claims.port("s3")
     (tmp_path / "files" / "bucket").mkdir(parents=True)
     (tmp_path / "files" / "bucket" / "cat.jpg").write_bytes(b"cat")
     argv = [
@@ -185,10 +203,17 @@ async def test_s3_is_spoken_to_over_tls(
         *("--key", str(certificates.server_key), "--config", "", str(tmp_path / "files")),
     ]
     async with running("s3", tmp_path, argv, port):
+        yield f"https://localhost:{port}"
+
+
+async def test_s3_is_spoken_to_over_tls(
+    tmp_path: Path, certificates: Certificates, strangers: Certificates, claims: DataFolder
+) -> None:
+    async with s3_over_tls(tmp_path, certificates, claims) as endpoint:
 
         def address(ca: Path | None) -> S3Address:
             return S3Address(
-                endpoint=f"https://localhost:{port}",
+                endpoint=endpoint,
                 access_key="access",
                 secret_key="secret-key",
                 bucket="bucket",
@@ -255,9 +280,9 @@ async def test_postgresql_is_spoken_to_over_tls_by_its_url(
                 await psycopg.AsyncConnection.connect(wrong)
 
 
-async def test_triton_is_spoken_to_over_tls_with_certificates_of_both(
-    tmp_path: Path, certificates: Certificates, strangers: Certificates
-) -> None:
+@asynccontextmanager
+async def triton_over_tls(tmp_path: Path, certificates: Certificates) -> AsyncIterator[str]:
+    """The address of a Triton that wants a certificate of its clients, too."""
     arguments = (
         "--grpc-use-ssl=1",
         "--grpc-use-ssl-mutual=1",
@@ -267,7 +292,13 @@ async def test_triton_is_spoken_to_over_tls_with_certificates_of_both(
     )
     settings = EmbeddedSettings(triton=TritonSettings(arguments=arguments))
     async with EmbeddedServers(tmp_path / "data", want={"triton"}, settings=settings) as servers:
-        address = servers.triton.url.replace("127.0.0.1", "localhost")
+        yield servers.triton.url.replace("127.0.0.1", "localhost")
+
+
+async def test_triton_is_spoken_to_over_tls_with_certificates_of_both(
+    tmp_path: Path, certificates: Certificates, strangers: Certificates
+) -> None:
+    async with triton_over_tls(tmp_path, certificates) as address:
         async with TritonInference(address, tls=certificates.files) as inference:
             assert await inference.healthy()
             assert "nanodet-g-416" in await inference.model_names()
@@ -278,6 +309,54 @@ async def test_triton_is_spoken_to_over_tls_with_certificates_of_both(
         ):
             async with TritonInference(address, tls=wrong, status_timeout_s=2.0) as inference:
                 assert not await inference.healthy()
+
+
+async def test_the_settings_reach_every_server(
+    tmp_path: Path,
+    certificates: Certificates,
+    strangers: Certificates,
+    claims: DataFolder,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From variables to connections, as a gateway and a worker open them."""
+    async with (
+        nats_over_tls(tmp_path, certificates, claims) as nats_url,
+        s3_over_tls(tmp_path, certificates, claims) as endpoint,
+        triton_over_tls(tmp_path, certificates) as triton_url,
+    ):
+        variables = {
+            "DATA": tmp_path / "ours",
+            "DATABASE_URL": database_url,
+            "TOKEN_SECRET": "s" * 32,
+            "WEBHOOK_SECRET": "w" * 32,
+            "NATS_URL": nats_url,
+            "TRITON_URL": triton_url,
+            "S3_ENDPOINT": endpoint,
+            "S3_ACCESS_KEY": "access",
+            "S3_SECRET_KEY": "secret-key",
+            "S3_BUCKET": "bucket",
+            **{f"{name}_CA": certificates.ca for name in ("NATS", "S3", "TRITON")},
+            **{f"{name}_CERTIFICATE": certificates.client for name in ("NATS", "TRITON")},
+            **{f"{name}_KEY": certificates.client_key for name in ("NATS", "TRITON")},
+        }
+
+        def settings(**other: Path) -> Settings:
+            chosen = variables | other
+            return load({f"NEREID_{name}": str(value) for name, value in chosen.items()})
+
+        async with open_runtime(settings(), name="nereid-serve") as runtime:
+            assert {name: await probe() for name, probe in runtime.probes.items()} == {
+                "queue": True, "s3": True, "database": True, "triton": True,
+            }  # fmt: skip
+        wrong = settings(S3_CA=strangers.ca, TRITON_CA=strangers.ca)
+        async with open_runtime(wrong, name="nereid-work") as runtime:
+            assert not await runtime.probes["s3"]()
+            assert not await runtime.probes["triton"]()
+        monkeypatch.setattr(jetstream, "CONNECT_TIMEOUT_S", 2.0)
+        with pytest.raises(Unavailable):
+            async with open_runtime(settings(NATS_CA=strangers.ca), name="nereid-work"):
+                pass
 
 
 @pytest.mark.parametrize(

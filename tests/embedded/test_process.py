@@ -166,6 +166,7 @@ async def test_what_computes_gives_way_to_what_answers(tmp_path: Path) -> None:
     try:
         ours = os.getpriority(os.PRIO_PROCESS, 0)
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, ours + 3)
-        assert group_niceness(process.pid) in {None, min(19, ours + 3)}
+        # a system may forbid it, and then it stays as it is
+        assert group_niceness(process.pid) in {None, 0, min(19, ours + 3)}
     finally:
         await process.stop()

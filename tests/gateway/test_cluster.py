@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import nats.errors
@@ -24,7 +24,7 @@ from functions._kit.consume import consume
 from functions._kit.errors import JobFailed, Unavailable
 from functions._kit.messages import Message, new_id
 from functions._kit.policy import Policy
-from functions._kit.ports import Receipt
+from functions._kit.ports import Letter, Receipt
 from gateway.adapters.deadletters import JetStreamDeadLetters
 from gateway.adapters.jetstream import (
     JetStream,
@@ -40,6 +40,8 @@ from gateway.embedded import RunningCluster, nats_cluster
 from gateway.registry import Function
 from gateway.worker import Worker
 
+T = TypeVar("T")
+
 WAIT_S = 120
 LIMITS = StreamLimits(replicas=3)
 
@@ -51,7 +53,7 @@ class Fact(Message, frozen=True, kw_only=True):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked while there is no leader is never answered: it is asked again sooner."""
-    monkeypatch.setattr("gateway.adapters.jetstream.ASK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("gateway.adapters.jetstream.ASK_TIMEOUT_S", 2.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -90,15 +92,19 @@ async def kill(cluster: RunningCluster, name: str) -> None:
     await process.exited()
 
 
+async def answer(ask: Callable[[], Awaitable[T]]) -> T:
+    """What is said once there is a leader to say it; what was not answered is asked again."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            with contextlib.suppress(Unavailable):
+                return await ask()
+            await asyncio.sleep(0.05)
+
+
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Return when `holds` says so; a leader that is being elected says nothing."""
     async with asyncio.timeout(WAIT_S):
-        while True:
-            try:
-                if await holds():
-                    return
-            except Unavailable:
-                pass
+        while not await answer(holds):
             await asyncio.sleep(0.05)
 
 
@@ -156,14 +162,8 @@ async def test_streams_and_buckets_are_made_while_their_leaders_are_elected(
     await ensure_buckets(client, LIMITS.replicas)
     values = JetStreamKeyValue(client)
     key = new_id()
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            try:
-                await values.put("models", key, b"value")
-                break
-            except Unavailable:
-                continue
-    entry = await values.get("models", key)
+    await answer(lambda: values.put("models", key, b"value"))
+    entry = await answer(lambda: values.get("models", key))
     assert entry is not None
     assert entry.value == b"value"
 
@@ -273,19 +273,22 @@ async def test_a_dead_letter_outlives_the_leader_and_is_there_once(
 
     stream = Interrupted(client, die, when)
     letters = JetStreamDeadLetters(stream)
-    async with working(Function(name, "a test", [], [handle]), stream, tmp_path):
-        await stream.publish(f"jobs.{name}", Fact(number=7), message_id=name)
+    function = Function(name, "a test", [], [handle])
+    async with open_spare(stream), working(function, stream, tmp_path):
+        await answer(lambda: stream.publish(f"jobs.{name}", Fact(number=7), message_id=name))
+        found: list[Letter] = []
 
         async def is_over() -> bool:
             return stream.when == "over" and await stream.count(f"jobs.{name}") == 0
 
-        async def is_led() -> bool:
-            return bool(await stream.count(f"dead.{name}"))
+        async def is_there() -> bool:
+            found[:] = await letters.page(function=name, before=None, limit=10)
+            return bool(found)
 
         await until(is_over)
-        await until(is_led)
-        assert await stream.count(f"dead.{name}") == 1
-        (letter,) = await letters.page(function=name, before=None, limit=10)
+        await until(is_there)
+        assert await answer(lambda: stream.count(f"dead.{name}")) == 1
+        (letter,) = found
         assert (letter.content.code, letter.content.attempts) == ("no_use", 1)
         assert letter.content.payload == b'{"number":7}'
 
@@ -296,14 +299,19 @@ async def test_a_dead_letter_outlives_the_leader_and_is_there_once(
             return await stream.count(f"dead.{name}") == 0
 
         async def is_done() -> bool:
-            return await stream.count(f"jobs.{name}") == 0
+            left = [await stream.count(subject) for subject in (f"jobs.{name}", "spare.>")]
+            return bool(seen) and left == [0, 0]
 
         await until(is_sent_again)
         await until(is_done)
     assert seen == [7]
-    await stream.publish(f"dead.{name}", letter.content)
-    assert await letters.purge(function=name) == 1
-    assert await letters.page(function=name, before=None, limit=10) == []
+    await answer(lambda: stream.publish(f"dead.{name}", letter.content, message_id=f"dead:{name}"))
+
+    async def is_purged() -> bool:
+        await letters.purge(function=name)
+        return await letters.page(function=name, before=None, limit=10) == []
+
+    await until(is_purged)
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -53,8 +53,16 @@ from functions._kit.ports import (
 )
 from functions.alerts.contracts import Frame, frame_subject
 from functions.tasks.contracts import DeadLetter, Status, Task, TaskEvent, event_subject
-from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
+from gateway.adapters.jetstream import (
+    JetStream,
+    StreamLimits,
+    connect,
+    ensure_stream,
+    ensure_streams,
+    stream_configs,
+)
 from gateway.adapters.keyvalue import BUCKETS, ensure_buckets, open_key_values
+from gateway.adapters.spare import open_spare
 from gateway.adapters.tables import AlertTable, TaskTable, open_database
 from gateway.adapters.tally import open_tally
 from gateway.embedded import EmbeddedServers
@@ -67,7 +75,8 @@ from tests.gateway.messages import mistyped, unreadable
 
 MISTYPED = times(24, 60)
 """Messages a subject in which one field is wrong."""
-STREAMS = ("JOBS", "FRAMES", "EVENTS")
+STRAY = ("spare.gate", "spare.jobs", "spare.spare.jobs.gate", "spare.events.task.gate")
+"""Subjects of SPARE that belong to no queue."""
 
 
 @dataclass
@@ -93,12 +102,13 @@ class House:
 
     async def send(self, subject: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         """As a stranger does."""
-        await self.stream.client.jetstream().publish(subject, data, headers=headers)
+        js = self.stream.client.jetstream(timeout=60)
+        await js.publish(subject, data, headers=headers)
 
     async def dealt_with(self) -> None:
         """Wait until nothing waits and nothing is in hand."""
         js = self.stream.client.jetstream()
-        async with asyncio.timeout(240 + MINUTES * 60):
+        async with asyncio.timeout(400 + MINUTES * 60):
             for name, consumer in self.consumers:
                 for source in sources_of(consumer, name):
                     while True:
@@ -170,7 +180,11 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         stack.push_async_callback(client.close)
         await ensure_streams(client, StreamLimits())
         await ensure_buckets(client, 1)
+        spare = stream_configs(StreamLimits(replicas=3))[0]
+        spare.num_replicas = 1
+        await ensure_stream(client, spare)
         stream = JetStream(client)
+        await stack.enter_async_context(open_spare(stream))
         values = await stack.enter_async_context(open_key_values(client))
         tally = await stack.enter_async_context(open_tally(stream))
         objects, inference = FakeObjects(), SeeingInference()
@@ -215,7 +229,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(300 + MINUTES * 120),
+    pytest.mark.timeout(600 + MINUTES * 120),
 ]
 
 
@@ -249,10 +263,42 @@ async def test_what_is_mistyped_ends_and_harms_nobody(
 ) -> None:
     caplog.set_level(logging.WARNING)
     rng = random.Random(seed(12))
+    before = await house.last_letter()
     for subject, consumer in house.subjects():
         for data in mistyped(consumer.message_type, rng, MISTYPED):
             await house.send(subject, data)
     await house.dealt_with()
+    found = await house.letters(before)
+    assert {letter.subject for letter in found} <= {subject for subject, _ in house.subjects()}
+    assert "unreadable" in {letter.code for letter in found}
+    faults = {(letter.subject, letter.code) for letter in found if letter.code == "internal_error"}
+    assert not faults
+    assert all(letter.code and letter.message for letter in found)
+    assert not faults_of_the_worker(caplog)
+    await house.does_good_work()
+
+
+async def test_what_strays_into_spare_is_dropped_or_put_away_as_its_queue_would(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "gateway.adapters.spare")
+    rng = random.Random(seed(13))
+    queued = [one for one in house.subjects() if one[0].startswith(("jobs.", "frames."))]
+    before = await house.last_letter()
+    sent: Counter[str] = Counter()
+    for subject, consumer in queued:
+        for data in unreadable(consumer.message_type, rng):
+            await house.send(f"spare.{subject}", data)
+            sent[subject] += 1
+    for subject in STRAY:
+        await house.send(subject, rng.randbytes(200))
+    async with asyncio.timeout(400 + MINUTES * 60):
+        while await house.stream.count("spare.>"):
+            await asyncio.sleep(0.05)
+    await house.dealt_with()
+    assert Counter(letter.subject for letter in await house.letters(before)) == sent
+    for subject in STRAY:
+        assert f"a message on {subject} is dropped" in caplog.text
     assert not faults_of_the_worker(caplog)
     await house.does_good_work()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -44,7 +45,7 @@ def test_a_signature_is_checked_once_and_an_expired_token_is_refused_all_the_sam
     assert tokens.is_token(token)
     assert decoded == [token]
     late = time.time() + 3601
-    monkeypatch.setattr(time, "time", lambda: late)
+    monkeypatch.setattr(auth, "time", SimpleNamespace(time=lambda: late))
     monkeypatch.setattr("jwt.api_jwt.datetime", _At(late))
     with pytest.raises(Unauthenticated, match="expired"):
         tokens.read(token)

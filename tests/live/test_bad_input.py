@@ -7,7 +7,6 @@ import struct
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 import aioboto3
@@ -57,12 +56,10 @@ async def bucket(system: Nereid) -> AsyncIterator[Any]:
 
 
 async def failure(api: Api, file_path: str) -> str:
-    """The code of a task's failure, which cost one attempt and no time."""
+    """The code of a task's failure, which cost one attempt: nothing was tried again."""
     row = await api.finished(await api.process(file_path))
     assert (row["status"], row["attempts"], row["result"]) == ("failed", 1, None)
     assert len(row["error"]["message"]) > 20
-    took = datetime.fromisoformat(row["finished_at"]) - datetime.fromisoformat(row["created_at"])
-    assert took.total_seconds() < 2
     return str(row["error"]["code"])
 
 

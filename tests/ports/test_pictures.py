@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 import pyvips
 
-from functions._kit.errors import JobFailed, NereidError, Unavailable
+from functions._kit.errors import JobFailed, NereidError
 from functions._kit.fakes import FakePictureDecoder
 from functions._kit.pictures import MAX_PIXELS, decode, letterbox
 from functions._kit.ports import PictureDecoder
@@ -223,21 +223,34 @@ async def settled(pictures: ProcessPictures) -> None:
 
 
 async def test_a_file_that_kills_two_children_is_blamed(
-    real: ProcessPictures, files: Path, tmp_path: Path
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = begin(real, files, tmp_path)
-    killed: set[int] = set()
-    while not task.done():
-        for pid in real.pids - killed:
-            killed.add(pid)
-            os.kill(pid, signal.SIGSEGV)
-        await asyncio.sleep(0.002)
-    with pytest.raises((JobFailed, Unavailable)) as blamed:
-        await task
-    assert blamed.value.code in {"picture_crashed", "decoder_unavailable"}
-    assert not (tmp_path / "out").exists()
-    info = await real.probe(files / "photo.jpg", max_pixels=MAX_PIXELS)
-    assert info.format == "jpeg"
+    mortal = dataclasses.replace(PICTURES, module="tests_mortal_child")
+    deaths = tmp_path / "deaths"
+    (tmp_path / "tests_mortal_child.py").write_text(
+        "import os, signal\n"
+        "from gateway.adapters.confined import picture_child\n"
+        "decode = picture_child.decode\n"
+        "def dying(source, **how):\n"
+        "    picture = decode(source, **how)\n"
+        "    if source.name == 'large.jpg':\n"
+        f"        with open({str(deaths)!r}, 'a') as file:\n"
+        "            file.write('x')\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return picture\n"
+        "picture_child.decode = dying\n"
+        "picture_child.main()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    into = tmp_path / "out"
+    async with open_pictures(AT_ONCE, warm=False, kind=mortal) as pictures:
+        with pytest.raises(JobFailed) as blamed:
+            await pictures.decode(files / "large.jpg", into, max_pixels=MAX_PIXELS)
+        assert blamed.value.code == "picture_crashed"
+        assert deaths.read_text() == "xx"
+        assert not into.exists()
+        picture = await pictures.decode(files / "photo.jpg", into, max_pixels=MAX_PIXELS)
+        assert picture.info.format == "jpeg"
 
 
 async def test_a_picture_that_takes_too_much_memory_is_refused(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import nats.errors
@@ -16,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from functions._kit.errors import Unavailable
 from functions._kit.messages import new_id, now
 from functions.tasks.contracts import (
     Job,
@@ -40,6 +42,16 @@ STEPS = ("media.upscale", "media.thumbnail")
 EVENTS, JOBS = "tasks_record", "jobs_worker"
 BEFORE, WAITING = 40, 150
 AT_ONCE = 20
+ASK_S = 30.0
+T = TypeVar("T")
+
+
+async def patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what may be repeated until it is done: the machine is busy, not the system at fault."""
+    while True:
+        with suppress(Unavailable):
+            return await work()
+        await asyncio.sleep(0.05)
 
 
 class System:
@@ -48,7 +60,7 @@ class System:
     def __init__(self, client: Client, table: TaskTable) -> None:
         self.client = client
         self.stream = JetStream(client)
-        self.js: JetStreamContext = client.jetstream()
+        self.js: JetStreamContext = client.jetstream(timeout=ASK_S)
         self.table = table
         self.accepted: list[str] = []
         self.ended = 0
@@ -56,7 +68,8 @@ class System:
     async def tell(self, task: Task, status: Status) -> None:
         event_id = final_id(task.task_id) if status.final else new_id()
         event = TaskEvent(event_id=event_id, task=task, status=status, at=now())
-        await self.stream.publish(event_subject(task.task_id), event, message_id=event_id)
+        subject = event_subject(task.task_id)
+        await patiently(lambda: self.stream.publish(subject, event, message_id=event_id))
 
     async def submit(self) -> None:
         task = Task(
@@ -69,9 +82,8 @@ class System:
 
     async def publish(self, job: Job) -> None:
         name = job.steps[0].function
-        await self.stream.publish(
-            job_subject(name, 5), job, message_id=f"{job.task.task_id}:{name}"
-        )
+        subject, message_id = job_subject(name, 5), f"{job.task.task_id}:{name}"
+        await patiently(lambda: self.stream.publish(subject, job, message_id=message_id))
 
     async def accept(self) -> None:
         while True:
@@ -96,10 +108,10 @@ class System:
             else:
                 await self.tell(job.task, Status.COMPLETED)
                 self.ended += 1
-        await message.ack_sync()
+        await message.ack_sync(timeout=ASK_S)
 
     async def is_over(self, task: Task) -> bool:
-        last = await self.stream.last(event_subject(task.task_id))
+        last = await patiently(lambda: self.stream.last(event_subject(task.task_id)))
         return last is not None and msgspec.json.decode(last.data, type=TaskEvent).status.final
 
     async def record(self) -> None:
@@ -108,8 +120,9 @@ class System:
             with suppress(nats.errors.TimeoutError):
                 messages = await events.fetch(AT_ONCE, timeout=1)
                 decode = msgspec.json.Decoder(TaskEvent).decode
-                await self.table.record([decode(message.data) for message in messages])
-                await asyncio.gather(*(message.ack_sync() for message in messages))
+                facts = [decode(message.data) for message in messages]
+                await patiently(partial(self.table.record, facts))
+                await asyncio.gather(*(message.ack_sync(timeout=ASK_S) for message in messages))
 
     async def idle(self) -> None:
         """Return when no job is left and every fact is recorded."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gateway.embedded.folder import DataFolder
 from gateway.settings import CHECKOUT
 
 README = (CHECKOUT / "README.md").read_text()
@@ -43,9 +44,9 @@ def test_every_nereid_command_of_the_readme_exists() -> None:
 def test_the_tour_gives_what_it_promises(tmp_path: Path) -> None:
     """Runs the tour's block in a shell, on a system of its own."""
     script = tmp_path / "tour.sh"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    claimed = DataFolder(tmp_path / "claimed")  # no other test's server takes the port
+    asyncio.run(claimed.open())
+    port = claimed.port("gateway")
     start = f"""
 set -euo pipefail
 export PATH={BIN}:$PATH NEREID_DATA={tmp_path}/data NEREID_PORT={port}
@@ -68,6 +69,7 @@ cp {CHECKOUT}/tests/data/sounds/two_cities.opus voice.opus
     done = subprocess.run(
         ["bash", str(script)], capture_output=True, text=True, timeout=280, check=False
     )
+    claimed.close()
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"status":"completed"' in done.stdout.replace(": ", ":")
     assert (tmp_path / "enlarged.png").stat().st_size > 100_000

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import pytest
 
 from functions._kit import sse
@@ -106,6 +107,24 @@ async def test_one_who_comes_back_does_not_see_the_task_go_back(
     ]  # fmt: skip
     for seen in (1, 2, 3):
         assert await follow(alice, task, last=whole[seen - 1]["id"]) == whole[seen:]
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"null", b"{", b"\xff\xfe", b'{"event_id":7}', b"[" * 10_000]
+)
+async def test_garbage_among_the_events_is_passed_over(
+    world: World, alice: httpx.AsyncClient, garbage: bytes
+) -> None:
+    task = await world.add_task()
+    subject = event_subject(task.task_id)
+    await world.stream.publish(subject, msgspec.Raw(garbage))
+    await world.tell(task, Status.PROCESSING, progress=0.5, attempts=1)
+    await world.stream.publish(subject, msgspec.Raw(garbage))
+    await world.tell(task, Status.COMPLETED, attempts=1, progress=1.0)
+    heard = await follow(alice, task)
+    assert [e["event"] for e in heard] == ["queued", "processing", "completed"]
+    await world.stream.publish(subject, msgspec.Raw(garbage))
+    assert await follow(alice, task, last=heard[1]["id"]) == heard[2:]
 
 
 async def test_one_who_has_heard_the_end_is_told_not_to_come_back(
