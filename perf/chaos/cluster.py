@@ -66,17 +66,27 @@ class Queue:
 
 
 async def fill(client: Client, stream: str) -> StreamConfig | None:
-    """Leave no room for another byte in `stream`; its config before, None where nobody answered.
+    """Leave no room for another byte in `stream`, and return its config before.
 
-    What lies there stays: whatever the stream does when it is full, it refuses for now.
+    None where nobody answered, or it is full already. What lies there stays: whatever the stream
+    does when it is full, it refuses for now.
     """
     js = client.jetstream(timeout=ASK_S)
-    with contextlib.suppress(*UNANSWERED):
+    try:
         info = await js.stream_info(stream)
-        full = info.config.evolve(max_bytes=max(info.state.bytes, 1), discard=DiscardPolicy.NEW)
-        await js.update_stream(full)
-        return info.config
-    return None
+    except UNANSWERED:
+        return None
+    before = info.config
+    if (before.max_bytes or 0) > 0:
+        return None
+    try:
+        await js.update_stream(
+            before.evolve(max_bytes=max(info.state.bytes, 1), discard=DiscardPolicy.NEW)
+        )
+    except UNANSWERED:  # it may have been done all the same
+        await restore(client, before)
+        return None
+    return before
 
 
 async def restore(client: Client, config: StreamConfig) -> None:

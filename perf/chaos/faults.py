@@ -223,7 +223,7 @@ class Saboteur:
         """The stream has no room for a byte, as when its disk quota is used up."""
         before = await fill(self.system.admin, fault.target)
         if before is None:
-            done.real, done.note = False, "nobody led the stream"
+            done.real, done.note = False, "nobody led it, or it was full"
             return
         try:
             await asyncio.sleep(fault.seconds)

@@ -138,6 +138,7 @@ async def test_a_full_stream_refuses_loses_nothing_and_has_room_again(
         await adapter.publish_bytes(subject, b"before")
     config = await fill(client, stream)
     assert config is not None
+    assert await fill(client, stream) is None  # else the limit itself would be restored
     with pytest.raises(QueueFull):
         await adapter.publish_bytes(subject, b"meanwhile")
     await restore(client, config)
