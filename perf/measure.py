@@ -124,6 +124,12 @@ def row(name: str, seconds: list[float], **conditions: Any) -> None:
     )
 
 
+def must(held: bool, limit: str) -> None:  # noqa: FBT001 - as in `assert`
+    """End with status 1, and a sentence on stderr, where a measured limit was not held."""
+    if not held:
+        sys.exit(f"not held: {limit}")
+
+
 def ratio(one: list[float], other: list[float]) -> float:
     """Median of the ratios of measurements made turn about."""
     return statistics.median(a / b for a, b in zip(one, other, strict=True))

@@ -30,10 +30,14 @@ Probe: TypeAlias = Callable[[], Awaitable[bool]]
 
 
 class StartError(NereidError):
-    """An embedded server did not come up; `code` is NAME_not_started."""
+    """An embedded server did not come up; `code` is NAME_not_started.
 
-    def __init__(self, name: str, message: str) -> None:
+    `crashed`: a signal that nobody here sent ended it, such as SIGABRT.
+    """
+
+    def __init__(self, name: str, message: str, *, crashed: bool = False) -> None:
         super().__init__(f"{name}_not_started", message)
+        self.crashed = crashed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,14 +198,15 @@ class Process:
     def _died(self) -> StartError:
         status = self._child.wait() if self._child is not None else 0
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended ({status})"
-        return self._failed(f"{how} before it was ready")
+        return self._failed(f"{how} before it was ready", crashed=status < 0)
 
     def _late(self) -> StartError:
         return self._failed(f"was not ready after {self.command.deadline_s:.0f} s")
 
-    def _failed(self, what: str) -> StartError:
+    def _failed(self, what: str, *, crashed: bool = False) -> StartError:
         name, log = self.command.name, self.command.log
-        return StartError(name, f"{name} {what}. The end of its log, {log}:\n{self.tail()}")
+        message = f"{name} {what}. The end of its log, {log}:\n{self.tail()}"
+        return StartError(name, message, crashed=crashed)
 
 
 def _give_way(pid: int, nice: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,10 +13,14 @@ from pathlib import Path
 from gateway.embedded.folder import DataFolder
 from gateway.embedded.process import NICE, Command, Process, StartError, http_status
 
+log = logging.getLogger(__name__)
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lies on Linux
 OK = 200
 ASK_S = 30.0
+STARTS = 3
+"""Triton 2.51 aborts now and then while it starts on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +70,7 @@ class RunningTriton:
 
 
 async def start(folder: DataFolder, settings: TritonSettings | None = None) -> RunningTriton:
-    """Start Triton on the model repository. Raises `StartError`."""
+    """Start Triton on the model repository, again where it crashes. Raises `StartError`."""
     settings = settings or TritonSettings()
     _check_models(settings)
     packages = _packages(settings.environment)
@@ -105,7 +110,15 @@ async def start(folder: DataFolder, settings: TritonSettings | None = None) -> R
     async def answers() -> bool:
         return await http_status(ports["http"], "/v2/health/ready") == OK
 
-    await process.start(answers)
+    for left in reversed(range(STARTS)):
+        try:
+            await process.start(answers)
+            break
+        except StartError as error:
+            if not (error.crashed and left):
+                raise
+            log.warning("Triton is started again: %s", error)
+            take_shared_memory(folder)
     http_url = f"http://127.0.0.1:{ports['http']}"
     try:
         broken = await _broken(http_url, settings)

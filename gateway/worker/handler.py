@@ -17,6 +17,7 @@ from functions._kit.errors import (
     JobFailed,
     NereidError,
     OutOfMemory,
+    QueueFull,
     RequestError,
     RetryJob,
     Unavailable,
@@ -223,7 +224,8 @@ class Handler:
         """Run `work`, again and again while a backend is away: that spends no attempt.
 
         Raises `RetryJob` where the backend is well and fails this job alone: it answers its
-        probe, and, where it is short of memory, others get their answers meanwhile.
+        probe, and, where it is short of memory, others get their answers meanwhile. A full queue
+        fails nobody alone: it is full for all, and has room again when others are done.
         """
         failures = 0
         while True:
@@ -234,6 +236,8 @@ class Handler:
                 alone = await infirmary.until_well(error)
                 if isinstance(error, OutOfMemory):
                     alone = infirmary.answers() != answers
+                elif isinstance(error, QueueFull):
+                    alone = False
                 failures = failures + 1 if alone else 0
                 if failures >= HEALTHY_FAILURES:
                     raise RetryJob(error.code, error.message) from error

@@ -16,7 +16,6 @@ import pyvips
 from chaos.client import Api
 from chaos.ledger import Finding, Found, FrameEntry, Ledger, Row, TaskEntry
 from chaos.load import same_moment
-from chaos.media import Media
 from chaos.verdict import FINAL
 from nats.aio.client import Client
 
@@ -36,9 +35,7 @@ class Told(msgspec.Struct, kw_only=True):
     at: float
 
 
-async def gather(
-    api: Api, ledger: Ledger, media: Media, bucket: Path, told: list[Told], queue: Client
-) -> Found:
+async def gather(api: Api, ledger: Ledger, bucket: Path, told: list[Told], queue: Client) -> Found:
     """Everything that there is to compare."""
     finals = Counter(event.task_id for event in told if event.status in FINAL)
     rows = {task_id: Row(status="unknown") for task_id in await task_ids(api)}
@@ -56,7 +53,7 @@ async def gather(
     async def one_alert(alert: dict[str, Any]) -> Finding:
         captured_at = same_moment(alert["captured_at"])
         async with slots:
-            image = await _image(api.session, alert["image_url"], by_moment.get(captured_at), media)
+            image = await _image(api.session, alert["image_url"], by_moment.get(captured_at))
         return Finding(
             alert_id=alert["alert_id"], captured_at=captured_at, label=alert["label"], image=image
         )
@@ -121,9 +118,7 @@ async def _result(http: aiohttp.ClientSession, task: TaskEntry, result: dict[str
     return "ok" if result["thumbnails"] else "it has no thumbnail"
 
 
-async def _image(
-    http: aiohttp.ClientSession, url: str | None, frame: FrameEntry | None, media: Media
-) -> str:
+async def _image(http: aiohttp.ClientSession, url: str | None, frame: FrameEntry | None) -> str:
     """What is wrong with an alert's picture, or "ok"."""
     if url is None:
         return "its picture was never kept"
@@ -132,7 +127,6 @@ async def _image(
         return "its picture is gone"
     if frame is not None and f"{frame.number:08}".encode() not in file[:64]:
         return "its picture is another frame's"
-    del media
     return "ok"
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 import psutil
+from chaos.cluster import fill, restore
 from chaos.load import Load
-from chaos.plan import KINDS, LEADERS, QUEUES, WORKERS, Fault
+from chaos.plan import BUSY, KINDS, LEADERS, QUEUES, WORKERS, Fault
 from chaos.receiver import Receiver
 from chaos.system import System
 
@@ -50,20 +51,25 @@ class Saboteur:
     _still: set[str] = field(default_factory=set)
     """Parts that are halted now."""
 
-    async def do_all(self, faults: Sequence[Fault]) -> None:
-        """Each at its time; returns when the last has ended."""
+    async def do_all(self, faults: Sequence[Fault], spares: Sequence[Fault]) -> None:
+        """Each at its time, the next spare one where it broke nothing; returns after the last."""
         began = time.monotonic()
+        left = iter(spares)
 
         async def at_its_time(fault: Fault) -> None:
             await asyncio.sleep(max(began + fault.at_s - time.monotonic(), 0))
-            await self.do(fault)
+            while not await self.do(fault):
+                spare = next(left, None)
+                if spare is None:
+                    return
+                fault = spare
 
         async with asyncio.TaskGroup() as group:
             for fault in faults:
                 group.create_task(at_its_time(fault))
 
-    async def do(self, fault: Fault) -> None:
-        """One fault, from its beginning to its end."""
+    async def do(self, fault: Fault) -> bool:
+        """One fault, from its beginning to its end; whether there was something to break."""
         part = await self._part(fault)
         done = Done(
             kind=fault.kind,
@@ -75,11 +81,12 @@ class Saboteur:
         self.done.append(done)
         if part is None:
             done.real, done.note = False, "nothing of the kind ran"
-            return
+            return False
         try:
             await self._ways[fault.kind](fault, done)
         except (ProcessLookupError, IndexError):
             done.real, done.note = False, "it ended by itself meanwhile"
+        return done.real
 
     async def _part(self, fault: Fault) -> str | None:
         """What the fault hits; where that does not run by itself, another part of its kind."""
@@ -95,6 +102,8 @@ class Saboteur:
             await asyncio.sleep(0.1)
 
     def _hittable(self, kind: str, name: str) -> bool:
+        if name == BUSY:
+            return not self._still & set(WORKERS)  # whom its end would wake too soon
         part = self.system.parts.get(name)
         if part is None:
             return True
@@ -120,6 +129,7 @@ class Saboteur:
             "triton hangs": self._spoil,
             "triton out of memory": self._spoil,
             "fill a queue": self._fill,
+            "fill a stream": self._fill_stream,
             "receiver refuses": self._receiver,
             "receiver away": self._receiver,
         }
@@ -208,6 +218,17 @@ class Saboteur:
         refused = self.load.api.refusals["503"] + self.load.api.refusals["429"] - before
         done.note = f"{refused} refused meanwhile"
         await sending
+
+    async def _fill_stream(self, fault: Fault, done: Done) -> None:
+        """The stream has no room for a byte, as when its disk quota is used up."""
+        before = await fill(self.system.admin, fault.target)
+        if before is None:
+            done.real, done.note = False, "nobody led it, or it was full"
+            return
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            await restore(self.system.admin, before)
 
     async def _receiver(self, fault: Fault, _: Done) -> None:
         self.receiver.mood = fault.kind

@@ -24,6 +24,8 @@ async def sizes(system: System, http: aiohttp.ClientSession) -> dict[str, Size]:
     for _ in range(SAMPLES):
         for name, part in system.parts.items():
             size = held_by(part)
+            if size is None:
+                continue
             size.tasks = await _tasks(system, name, http)
             found[name] = least(found[name], size) if name in found else size
         await asyncio.sleep(PAUSE_S)
@@ -40,15 +42,18 @@ def least(one: Size, other: Size) -> Size:
     )
 
 
-def held_by(part: Part) -> Size:
-    """Memory of a part and all below it, shared pages by shares; handles of the part itself."""
-    memory, handles = 0.0, 0
+def held_by(part: Part) -> Size | None:
+    """Memory of a part and all below it, shared pages by shares; handles of the part itself.
+
+    None where the part itself cannot be measured; a child may have ended meanwhile.
+    """
+    memory, handles = 0.0, None
     for process in part.tree:
         with contextlib.suppress(psutil.Error):
             memory += process.memory_full_info().pss / (1 << 20)
             if process.pid == part.process.pid:
                 handles = process.num_fds()
-    return Size(memory_mb=round(memory, 1), handles=handles)
+    return None if handles is None else Size(memory_mb=round(memory, 1), handles=handles)
 
 
 async def _tasks(system: System, name: str, http: aiohttp.ClientSession) -> int | None:

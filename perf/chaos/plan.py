@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ LEAD_S = 3.0
 RECOVERY_S = 6.0
 """A part is left alone for so long after a fault of its own."""
 LONG_RUN_S = 300.0
+LONG_STOPS_S = 480.0
+"""From runs this long, one part of each of `LONG_STOPS` is halted for `LONG_STOP_S`."""
+LONG_STOPS = (WORKERS, QUEUES, ("postgres",))
+LONG_STOP_S = (45.0, 60.0)
+LONG_STOPS_BY = 0.8
+"""Share of the faults among which they come, so that they end within the run."""
 LONGEST_STOP_S = {True: 60.0, False: 20.0}
 """SIGSTOP at most, in long runs and in short ones."""
 
@@ -56,6 +63,7 @@ KINDS = {
     "triton hangs": Kind(TRITONS, 1.5, mean_s=5, least_s=2),
     "triton out of memory": Kind(TRITONS, 1.5, mean_s=5, least_s=2),
     "fill a queue": Kind((BUSY,), 1, mean_s=6, least_s=5),
+    "fill a stream": Kind(LEADERS, 1, mean_s=5, least_s=3),
     "receiver refuses": Kind((RECEIVER,), 1, mean_s=3, least_s=2),
     "receiver away": Kind((RECEIVER,), 1, mean_s=3, least_s=2),
 }
@@ -102,6 +110,8 @@ class Plan:
     seed: int
     seconds: float
     faults: Sequence[Fault]
+    spares: Sequence[Fault]
+    """What is done at once in place of faults that found nothing to break."""
     inputs: Sequence[Input]
 
 
@@ -111,6 +121,7 @@ def plan(seed: int, seconds: float, faults: int, rates: Rates | None = None) -> 
         seed=seed,
         seconds=seconds,
         faults=_faults(random.Random(f"{seed}:faults"), seconds, faults),  # noqa: S311
+        spares=_faults(random.Random(f"{seed}:spares"), seconds, math.ceil(faults / 2)),  # noqa: S311
         inputs=inputs_of(random.Random(f"{seed}:inputs"), seconds, rates or Rates()),  # noqa: S311
     )
 
@@ -120,15 +131,21 @@ def _faults(draw: random.Random, seconds: float, count: int) -> list[Fault]:
     names = kinds_of(seconds)
     kinds = draw.sample(names, min(count, len(names)))
     weights = [KINDS[name].weight for name in names]
-    kinds += draw.choices(names, weights, k=count - len(kinds))
+    stops: Sequence[tuple[str, ...]] = (
+        LONG_STOPS if seconds >= LONG_STOPS_S and count >= len(names) + len(LONG_STOPS) else ()
+    )
+    kinds += draw.choices(names, weights, k=count - len(kinds) - len(stops))
     draw.shuffle(kinds)
+    wanted = [(name, KINDS[name].targets, _seconds(draw, KINDS[name], seconds)) for name in kinds]
+    for parts in stops:
+        place = draw.randrange(round(LONG_STOPS_BY * len(wanted)))
+        wanted.insert(place, ("halt", parts, draw.uniform(*LONG_STOP_S)))
     found: list[Fault] = []
     busy: dict[str, float] = {}
     span = max(seconds - 2 * LEAD_S, 0.0) / max(count, 1)
-    for turn, name in enumerate(kinds):
+    for turn, (name, parts, lasting) in enumerate(wanted):
         at_s = LEAD_S + (turn + draw.random()) * span
-        lasting = _seconds(draw, KINDS[name], seconds)
-        targets = list(KINDS[name].targets)
+        targets = list(parts)
         draw.shuffle(targets)
         target = min(targets, key=lambda one: max(busy.get(part, 0.0) for part in touched(one)))
         for part in touched(target):

@@ -17,6 +17,8 @@ LEADER_DEAD_S = 15.0
 """After a leader's death, in which the longest gap between two 202s is looked for."""
 HELD_S = 3.0
 """A worker tells every second what it works at: a task that was told of earlier was not in hand."""
+FEWEST = 2 / 3
+"""Share of the planned faults that must have been real: a run of less has proved too little."""
 KILLS = {"kill", "kill the leader", "kill two servers", "kill a child"}
 
 
@@ -92,6 +94,14 @@ def line(ledger: Ledger, done: Sequence[Done], counts: dict[str, int]) -> str:
     )
 
 
+def too_few(done: Sequence[Done], planned: int) -> str:
+    """A sentence where too little of the plan was broken for the run to prove anything, or ""."""
+    real = sum(fault.real for fault in done)
+    if real >= FEWEST * planned:
+        return ""
+    return f"{real} of {planned} faults found something to break: too few to prove anything"
+
+
 def row(
     ledger: Ledger,
     done: Sequence[Done],
@@ -99,6 +109,7 @@ def row(
     processes: Processes,
     times: Timings,
     began: float,
+    planned: int,
 ) -> dict[str, Any]:
     """All figures of a run."""
     return {
@@ -114,6 +125,7 @@ def row(
         "webhooks_repeated": sum(count - 1 for count in ledger.heard.values()),
         "refusals": ledger.refusals,
         **counts,
+        "faults_planned": planned,
         "faults": sum(fault.real for fault in done),
         "kinds_of_faults": dict(Counter(fault.kind for fault in done if fault.real)),
         "fault_list": [

@@ -89,15 +89,19 @@ def main() -> None:
     seen = counts(violations)
     (folder / "ledger.json").write_bytes(evidence.encoded(run.ledger))
     (folder / "found.json").write_bytes(evidence.encoded(run.found))
-    keep(options, run, seen)
+    keep(options, run, seen, faults)
+    short = report.too_few(run.done, faults)
     for name, sentence in violations[:40]:
         print(f"{name}: {sentence}")
+    if short:
+        print(short)
     print(report.line(run.ledger, run.done, seen), flush=True)
-    if options.folder or violations:
+    failed = bool(violations or short)
+    if options.folder or failed:
         print(f"logs: {folder}; again: just chaos {again(options, faults)}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(1 if violations else 0)
+    sys.exit(1 if failed else 0)
 
 
 def arguments() -> argparse.Namespace:
@@ -141,7 +145,7 @@ async def one_run(planned: Plan, folder: Path, quiet_s: float) -> Run:
         api.deadline = time.monotonic() + planned.seconds + LATE_S
         async with asyncio.TaskGroup() as group:
             group.create_task(load.send_all(planned.inputs))
-            group.create_task(saboteur.do_all(planned.faults))
+            group.create_task(saboteur.do_all(planned.faults, planned.spares))
         api.deadline = float("inf")
         say("all is sent, and nothing is broken any more")
         await system.all_running(QUIET_S)
@@ -152,7 +156,7 @@ async def one_run(planned: Plan, folder: Path, quiet_s: float) -> Run:
         api.deadline = time.monotonic() + QUIET_S
         told = await evidence.events(system.admin)
         bucket = folder / "servers" / "s3" / "nereid"
-        found = await evidence.gather(api, ledger, media, bucket, told, system.admin)
+        found = await evidence.gather(api, ledger, bucket, told, system.admin)
         await asyncio.sleep(SETTLED_S)
         processes.after = await sizes(system, http)
         ledger.refusals = dict(api.refusals)
@@ -210,11 +214,11 @@ async def unfinished(watch: Watch, ledger: Ledger, api: Api, system: System) -> 
     return {name: count for name, count in left.items() if count}
 
 
-def keep(options: argparse.Namespace, run: Run, seen: dict[str, int]) -> None:
+def keep(options: argparse.Namespace, run: Run, seen: dict[str, int], planned: int) -> None:
     """Add the run's line of JSON where it is wanted."""
     figures: dict[str, Any] = (
         {"seed": options.seed, "minutes": options.minutes}
-        | report.row(run.ledger, run.done, seen, run.processes, run.times, run.began)
+        | report.row(run.ledger, run.done, seen, run.processes, run.times, run.began, planned)
         | conditions()
         | {"command": f"just chaos {' '.join(sys.argv[1:])}".strip()}
     )

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from chaos.cluster import running_queue
 from chaos.door import Door, door_to
@@ -26,7 +23,6 @@ from gateway.embedded import (
     DataFolder,
     Process,
     S3Settings,
-    StartError,
     TritonSettings,
 )
 from gateway.embedded import postgres as embedded_postgres
@@ -39,8 +35,7 @@ from gateway.system import FIRST_MODELS
 
 DRAIN_S = 10.0
 GRACE_S = DRAIN_S + 10.0
-STARTS = 3
-START_S = 60.0
+START_S = 180.0
 FRAMES_AT_MOST = 40
 """Of one camera that may wait: few enough to be met."""
 JOBS_AT_MOST = 200
@@ -48,7 +43,6 @@ SCOPES = frozenset(
     {"media:write", "media:read", "frames:write", "alerts:read", "audio:write", "system:read"}
 )
 Keep = Callable[[str, Process, float], None]
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -73,7 +67,7 @@ async def running(folder: Path) -> AsyncIterator[System]:
         folders = {name: await _folder(stack, folder / name) for name in TRITONS}
         wanted = TritonSettings(models=FIRST_MODELS)
         tritons = await asyncio.gather(
-            *(_tried(partial(embedded_triton.start, own, wanted)) for own in folders.values())
+            *(embedded_triton.start(own, wanted) for own in folders.values())
         )
         for name, triton in zip(TRITONS, tritons, strict=True):
             keep(name, triton.process, 20.0)
@@ -145,8 +139,7 @@ async def running(folder: Path) -> AsyncIterator[System]:
         try:
             yield system
         finally:
-            for keeper in system._keepers:  # noqa: SLF001 - only where `stop` was not reached
-                keeper.cancel()
+            await system.unsupervise()  # where `stop` was not reached
 
 
 async def _folder(stack: AsyncExitStack, path: Path) -> DataFolder:
@@ -154,14 +147,6 @@ async def _folder(stack: AsyncExitStack, path: Path) -> DataFolder:
     await folder.open()
     stack.callback(folder.close)
     return folder
-
-
-async def _tried(start: Callable[[], Awaitable[T]]) -> T:
-    """What `start` gives. On a busy machine Triton 2.51 aborts now and then while it starts."""
-    for _ in range(STARTS - 1):
-        with contextlib.suppress(StartError):
-            return await start()
-    return await start()
 
 
 async def _add_client(url: str, token_secret: str, key: str) -> None:
@@ -200,5 +185,5 @@ async def _start(
             return await http_status(int(str(settings["port"])), "/health/live") == 200
         return any(line.startswith(READY) for line in process.tail().splitlines())
 
-    await _tried(partial(process.start, answers))
+    await process.start(answers)
     keep(name, process, GRACE_S)

@@ -52,6 +52,13 @@ class System:
         self._keepers = [asyncio.create_task(part.keep()) for part in self.parts.values()]
         self._keepers.append(asyncio.create_task(self._census()))
 
+    async def unsupervise(self) -> None:
+        """Start nothing again from now on."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        self._keepers = []
+
     async def all_running(self, within_s: float) -> bool:
         """Whether every part runs before long."""
         with contextlib.suppress(TimeoutError):
@@ -64,10 +71,7 @@ class System:
     async def stop(self) -> list[str]:
         """End everything in order; what had to be killed is noted. Returns what is left."""
         self._note()
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        self._keepers = []
+        await self.unsupervise()
         for group in STOP_ORDER:
             if group is QUEUES:
                 await self.queue.client.close()

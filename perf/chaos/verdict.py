@@ -137,11 +137,13 @@ def _processes(processes: Processes) -> Iterator[Violation]:
         yield "killed", f"{name} did not end within its grace period"
     for name in processes.left:
         yield "leaked", f"a process was left behind: {name}"
-    for name, before in processes.before.items():
-        after = processes.after.get(name)
-        if after is None:
-            yield "leaked", f"{name} could not be measured at the end"
+    for name in sorted({*processes.before, *processes.after}):
+        before, after = processes.before.get(name), processes.after.get(name)
+        if before is None or after is None:
+            yield "leaked", f"{name} could not be measured"
             continue
+        if (before.tasks is None) != (after.tasks is None):
+            yield "leaked", f"{name}: its asyncio tasks could not be measured"
         for what, was, now, limit in _grown(before, after):
             if now > limit:
                 yield "leaked", f"{name}: {what} grew from {was:g} to {now:g} (limit {limit:g})"

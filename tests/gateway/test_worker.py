@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from functions._kit.consume import Envelope, Run, consume
-from functions._kit.errors import JobFailed, OutOfMemory, RetryJob, Unavailable
+from functions._kit.errors import JobFailed, OutOfMemory, QueueFull, RetryJob, Unavailable
 from functions._kit.fakes import FakeAlertStore
 from functions._kit.messages import Message, new_id, now
 from functions._kit.policy import Policy
@@ -609,6 +609,23 @@ async def test_a_lack_of_memory_that_meets_one_job_alone_spends_its_attempts(hou
     assert final.status is Status.FAILED
     assert (final.error and final.error.code) == "triton_unavailable"
     assert tries == HEALTHY_FAILURES
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_full_queue_spends_no_attempt(house: House) -> None:
+    tries = 0
+
+    async def handle(job: Job, run: Run) -> dict[str, int]:
+        nonlocal tries
+        tries += 1
+        if tries <= 3 * HEALTHY_FAILURES:
+            raise QueueFull("the queue is full; try again later")
+        return {"attempt": run.attempt}
+
+    async with house.working(house.function(handle, attempts=1)):
+        final = (await house.events(await house.send()))[-1]
+    assert (final.status, final.result) == (Status.COMPLETED, {"attempt": 1})
+    assert tries == 3 * HEALTHY_FAILURES + 1
 
 
 @pytest.mark.usefixtures("impatient")

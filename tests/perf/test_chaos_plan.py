@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from chaos.cluster import fill, restore
 from chaos.evidence import Told
-from chaos.faults import Done
+from chaos.faults import Done, Saboteur
 from chaos.ledger import FrameEntry, Ledger, TaskEntry
-from chaos.plan import KINDS, LEADERS, LINES, PARTS, kinds_of, plan, touched
+from chaos.plan import KINDS, LEADERS, LINES, PARTS, QUEUES, WORKERS, Fault, kinds_of, plan, touched
 from chaos.proxy import proxy_to
-from chaos.report import line, longest_gap, resumed, timings
+from chaos.report import line, longest_gap, resumed, timings, too_few
 from chaos.verdict import counts
+
+from functions._kit.errors import QueueFull
+from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
+from gateway.embedded import RunningNats
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -42,6 +48,18 @@ def test_a_long_run_breaks_every_part_and_sends_enough() -> None:
     assert len(kinds) - kinds.count("conversion") >= 1000
     assert kinds.count("photo") + kinds.count("speech") >= 200
     assert max(fault.seconds for fault in planned.faults) <= 60
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_long_run_halts_a_worker_a_queue_and_the_database_for_long(seed: int) -> None:
+    long = {
+        fault.target
+        for fault in plan(seed, 480, 77).faults
+        if fault.kind == "halt" and fault.seconds >= 45
+    }
+    assert long & set(WORKERS)
+    assert long & set(QUEUES)
+    assert "postgres" in long
 
 
 def told(task_id: str, status: str, at: float, attempts: int = 1) -> Told:
@@ -84,6 +102,51 @@ def test_the_line_counts_what_was_done() -> None:
         "accepted 2 (1 tasks, 1 frames) faults 2 (2 deaths, 2 kinds) lost 0 stuck 0 "
     )
     assert timings(ledger, done, []).publish_gap_s == [7.0]
+
+
+def test_a_run_that_broke_too_little_says_so() -> None:
+    real = [Done(kind="cut", target="s3", part="s3", at=1.0, seconds=0)] * 2
+    idle = Done(kind="kill", target="s3", part="s3", at=2.0, seconds=0, real=False)
+    assert too_few([*real, idle], 3) == ""
+    assert too_few([*real, idle, idle], 4).startswith("2 of 4 faults ")
+
+
+async def test_a_spare_fault_stands_for_one_that_found_nothing_to_break() -> None:
+    class Idle(Saboteur):
+        """Breaks nothing but cuts."""
+
+        async def do(self, fault: Fault) -> bool:
+            asked.append(fault.kind)
+            return fault.kind == "cut"
+
+    asked: list[str] = []
+    kill, halt, cut = (Fault(0.0, kind, "s3", 0.0) for kind in ("kill", "halt", "cut"))
+    nothing: Any = None
+    await Idle(nothing, nothing, nothing).do_all([kill], [halt, cut, cut])
+    assert asked == ["kill", "halt", "cut"]
+
+
+@pytest.mark.parametrize(("stream", "subject"), [("JOBS", "jobs.a"), ("EVENTS", "events.a")])
+async def test_a_full_stream_refuses_loses_nothing_and_has_room_again(
+    nats_server: RunningNats, stream: str, subject: str
+) -> None:
+    client = await connect(nats_server.url, name="chaos")
+    await ensure_streams(client, StreamLimits())
+    await client.jetstream().purge_stream(stream)
+    adapter = JetStream(client)
+    for _ in range(3):
+        await adapter.publish_bytes(subject, b"before")
+    config = await fill(client, stream)
+    assert config is not None
+    assert await fill(client, stream) is None  # else the limit itself would be restored
+    with pytest.raises(QueueFull):
+        await adapter.publish_bytes(subject, b"meanwhile")
+    await restore(client, config)
+    await adapter.publish_bytes(subject, b"after")
+    info = await client.jetstream().stream_info(stream)
+    assert info.state.messages == 4
+    assert info.config.discard == config.discard
+    await client.close()
 
 
 async def test_a_proxy_forwards_cuts_refuses_and_swallows() -> None:

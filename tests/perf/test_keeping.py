@@ -28,6 +28,12 @@ def test_a_row_is_kept_only_where_that_is_asked(
     assert kept == capsys.readouterr().out.splitlines()[1:3]
 
 
+def test_a_limit_that_is_not_held_is_a_failed_run() -> None:
+    measure.must(True, "at most 5 s")
+    with pytest.raises(SystemExit, match=r"^not held: at most 5 s$"):
+        measure.must(False, "at most 5 s")
+
+
 def test_a_row_tells_on_what_it_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
     measure.say("shout", command="just shout --key=...")
     row = json.loads(capsys.readouterr().out)
