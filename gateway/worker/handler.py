@@ -19,6 +19,7 @@ from functions._kit.errors import (
     OutOfMemory,
     RequestError,
     RetryJob,
+    StillLoading,
     Unavailable,
 )
 from functions._kit.letters import MAX_PAYLOAD_BYTES
@@ -223,13 +224,18 @@ class Handler:
         """Run `work`, again and again while a backend is away: that spends no attempt.
 
         Raises `RetryJob` where the backend is well and fails this job alone: it answers its
-        probe, and, where it is short of memory, others get their answers meanwhile.
+        probe, and, where it is short of memory, others get their answers meanwhile. Raises what
+        ends the load of a model that the job waits for.
         """
         failures = 0
         while True:
             answers = infirmary.answers()
             try:
-                return await work()
+                try:
+                    return await work()
+                except StillLoading as error:  # holds whoever needs that model, and nobody else
+                    log.info("%s: %s", self.name, error.message)
+                    await error.loaded()
             except Unavailable as error:
                 alone = await infirmary.until_well(error)
                 if isinstance(error, OutOfMemory):
