@@ -43,13 +43,16 @@ class SlowTriton(TritonInference):
 
 async def test_a_load_goes_on_behind_whoever_lost_patience_and_is_done_once() -> None:
     triton = SlowTriton()
+    waiting = []
     for _ in range(3):
         with pytest.raises(StillLoading, match="still loading the model 'model'") as told:
             await triton.model("model")
+        waiting.append(told.value.loaded)
     assert triton.loads == 1
     triton.go.set()
     async with asyncio.timeout(60):
-        await told.value.loaded()
+        for loaded in waiting:
+            await loaded()
     assert (await triton.model("model")).version == "1"
     assert triton.loads == 1
 
