@@ -91,7 +91,7 @@ class Runtime:
             "queue": self.stream.healthy,
             "s3": self.objects.healthy,
             "database": self.tasks.healthy,
-            "triton": self.triton.able,
+            "triton": self.triton.healthy,
         }
 
     def by_name(self) -> dict[str, Any]:

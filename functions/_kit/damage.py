@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from functions._kit.errors import Unavailable
 from functions._kit.messages import Answer
@@ -12,9 +14,14 @@ from functions._kit.ports import Objects
 LOOK_S = 1.0
 """Longest wait for the store's word. Without it the URL is given: the row says that it is there."""
 
+LOOK_AGAIN_S = 5.0
+"""A store that gave no word in time is not asked for so long: others need not wait for it, too."""
 
 SEEN_S = 300.0
 """For so long an object that was whole is believed to be: a status is asked for again and again."""
+
+
+_silent_until: WeakKeyDictionary[Objects, float] = WeakKeyDictionary()
 
 
 class Damage(Answer, frozen=True, kw_only=True):
@@ -29,12 +36,17 @@ async def damage_of(objects: Objects, key: str, size_bytes: int | None) -> Damag
 
     What happens to an object that was whole is noticed within `SEEN_S`.
     """
+    if time.monotonic() < _silent_until.get(objects, 0.0):
+        return None
     try:
         async with asyncio.timeout(LOOK_S):
             found = await objects.seen(key, within_s=SEEN_S)
             if found is not None and size_bytes not in {None, found.size_bytes}:
                 found = await objects.head(key)  # it may have been restored meanwhile
-    except (TimeoutError, Unavailable):
+    except TimeoutError:
+        _silent_until[objects] = time.monotonic() + LOOK_AGAIN_S
+        return None
+    except Unavailable:
         return None
     if found is None:
         what = "is gone from the bucket"

@@ -14,10 +14,13 @@ NereidError
 ├── RetryJob                     this job may succeed later; costs an attempt
 └── Unavailable                  503  a backend is sick; jobs wait and no attempt is spent
     ├── QueueFull                     a stream is at its limit; HTTP answers 503 with Retry-After
-    └── OutOfMemory                   a backend answers, and has no memory for what is asked of it
+    ├── OutOfMemory                   a backend answers, and has no memory for what is asked of it
+    └── StillLoading                  a model's load goes on; jobs for it wait, and no others
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 
 class NereidError(Exception):
@@ -119,3 +122,11 @@ class QueueFull(Unavailable):
 
 class OutOfMemory(Unavailable):
     """The backend answers its probe and has no memory for requests."""
+
+
+class StillLoading(Unavailable):
+    """A model is not loaded yet; `loaded` returns when it is, and raises why it cannot be."""
+
+    def __init__(self, message: str, loaded: Callable[[], Awaitable[None]]) -> None:
+        super().__init__("triton", message)
+        self.loaded = loaded

@@ -40,7 +40,7 @@ class Last(Message, frozen=True, kw_only=True):
 
 
 class Recent(Message, frozen=True, kw_only=True):
-    """The last alerts of a camera, label and zone, by time of capture."""
+    """The last alerts of a camera, label and zone, in the order in which they were made."""
 
     alerts: tuple[Last, ...]
 
@@ -123,7 +123,6 @@ async def take_cooldown(
         if verdict is not None:
             return verdict
         mine = [*alerts, Last(at=at, alert_id=alert_id)]
-        mine.sort(key=lambda last: last.at)
         value = msgspec.json.encode(Recent(alerts=tuple(mine[-REMEMBERED:])))
         if await values.swap(COOLDOWNS, key, value, revision=entry.revision if entry else 0):
             return True

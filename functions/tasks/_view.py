@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -63,18 +64,25 @@ async def with_urls(
     """
     if result is None:
         return None
-    full = dict(result)
-    if "file_path" in full:
-        key = full["file_path"]
-        damage = await damage_of(objects, key, full.get("size"))
-        if damage is None:
-            full["url"] = await objects.presign(key, expires_s=lifetime_s)
-        else:
-            full |= {"url": None, "error": damage}
-    for name, value in result.items():
-        if isinstance(value, list):
-            full[name] = [
-                await with_urls(item, objects, lifetime_s) if isinstance(item, dict) else item
-                for item in value
-            ]
-    return full
+    lists = {name: value for name, value in result.items() if isinstance(value, list)}
+    url, filled = await asyncio.gather(
+        _url(result, objects, lifetime_s),
+        asyncio.gather(*(_filled(value, objects, lifetime_s) for value in lists.values())),
+    )
+    return {**result, **url, **dict(zip(lists, filled, strict=True))}
+
+
+async def _url(result: dict[str, Any], objects: Objects, lifetime_s: int) -> dict[str, Any]:
+    if "file_path" not in result:
+        return {}
+    key = result["file_path"]
+    damage = await damage_of(objects, key, result.get("size"))
+    if damage is not None:
+        return {"url": None, "error": damage}
+    return {"url": await objects.presign(key, expires_s=lifetime_s)}
+
+
+async def _filled(items: list[Any], objects: Objects, lifetime_s: int) -> list[Any]:
+    parts = [item if isinstance(item, dict) else None for item in items]
+    full = await asyncio.gather(*(with_urls(part, objects, lifetime_s) for part in parts))
+    return [item if part is None else part for item, part in zip(items, full, strict=True)]

@@ -8,6 +8,7 @@ from datetime import timedelta
 import msgspec
 
 from functions._kit.consume import Tick, consume
+from functions._kit.errors import NereidError, QueueFull, Unavailable
 from functions._kit.left_behind import STEP
 from functions._kit.messages import NO_JSON, now
 from functions._kit.policy import Policy
@@ -21,6 +22,7 @@ from functions.tasks.contracts import (
     final_id,
     job_id,
     job_subject,
+    read_event,
 )
 from functions.tasks.record import settle
 
@@ -31,7 +33,6 @@ MOST_RESENDS = 3
 log = logging.getLogger(__name__)
 
 _decode_job = msgspec.json.Decoder(Job).decode
-_decode_event = msgspec.json.Decoder(TaskEvent).decode
 
 
 @consume("jobs.tasks.sweep", policy=Policy(every_s=30.0, timeout_s=600.0, attempts=3))
@@ -41,8 +42,19 @@ async def sweep(tick: Tick, store: TaskStore, stream: Stream) -> None:
     while some := await store.unheard(silent_s=SILENT_S, after=after, limit=STEP):
         queues = _Queues(stream)
         for one in some:
-            await _look_after(one, tick, queues, store, stream)
+            try:
+                await _look_after(one, tick, queues, store, stream)
+            except NereidError as error:  # a full queue is full for its own tasks alone
+                if isinstance(error, Unavailable) and not isinstance(error, QueueFull):
+                    raise
+                log.warning("task %s waits for the next sweep: %s", _task_id(one), error)
+            except Exception:
+                log.exception("task %s could not be looked after", _task_id(one))
         after = some[-1].row.task.task_id
+
+
+def _task_id(one: Unheard) -> str:
+    return one.row.task.task_id
 
 
 async def _look_after(
@@ -57,7 +69,8 @@ async def _look_after(
     if one.sequence and await queues.hold(subject, one.sequence):
         return  # it waits, or somebody has it in hand
     last = await stream.last(event_subject(job.task.task_id))
-    if last is not None and (event := _decode_event(last.data)).status.final:
+    event = None if last is None else read_event(last.data)
+    if event is not None and event.status.final:
         await settle([event], store, stream)
     elif last is None or not _is_fresh(last, tick):
         await _send_again(one, job, subject, store, stream)
@@ -76,14 +89,15 @@ async def _send_again(
     message_id = job_id(job)
     if one.sequence:
         resends += 1
+    if resends:  # SPARE may have taken the last one, which then is looked for by its own id
         message_id = f"{message_id}:again:{resends}"
     if resends > MOST_RESENDS:
         why = f"its job was sent again {MOST_RESENDS} times, and no worker was heard of it"
         await _fail(one, why, store, stream)
         return
     receipt = await stream.publish(subject, msgspec.Raw(one.job), message_id=message_id)
-    if not one.sequence and not receipt.duplicate:
-        resends += 1  # else its place is known now, and nothing was sent
+    if not one.sequence and receipt.sequence and not receipt.duplicate:
+        resends += 1  # else its place is known now and nothing was sent, or SPARE has it still
     if resends > one.resends:
         log.warning("task %s had left its queue unheard: sent again", job.task.task_id)
     await store.resent(job.task.task_id, sequence=receipt.sequence, resends=resends)

@@ -23,6 +23,7 @@ from functions._kit.errors import (
     NotFound,
     OutOfMemory,
     RetryJob,
+    StillLoading,
     Unavailable,
 )
 from functions._kit.ports import (
@@ -71,7 +72,7 @@ class TritonInference:
 
         An inference's time includes its wait in Triton's queue. While it waits, the server is
         probed every `watch_s`; three silences end the wait. Whoever waits longer than
-        `load_patience_s` for a model to be loaded is told `Unavailable`.
+        `load_patience_s` for a model to be loaded is told `StillLoading`.
         """
         self._url = url
         self._infer_timeout_s = infer_timeout_s
@@ -126,10 +127,6 @@ class TritonInference:
             return bool(await self._client.is_server_ready(client_timeout=self._status_timeout_s))
         except InferenceServerException:
             return False
-
-    async def able(self) -> bool:
-        """Whether it is healthy, and no model is still being loaded that somebody gave up on."""
-        return not self._loads and await self.healthy()
 
     async def model_names(self) -> frozenset[str]:
         """All models of the server's repository, loaded or not."""
@@ -249,7 +246,8 @@ class TritonInference:
         if name not in self._loads:
             self._loads[name] = loading
             loading.add_done_callback(partial(self._loaded, name))
-        raise Unavailable("triton", f"Triton is still loading the model {name!r}")
+        message = f"Triton is still loading the model {name!r}"
+        raise StillLoading(message, lambda: asyncio.shield(loading))
 
     def _loaded(self, name: str, loading: asyncio.Task[None]) -> None:
         self._loads.pop(name, None)

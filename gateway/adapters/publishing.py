@@ -12,7 +12,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import PubAck
 
-from functions._kit.errors import QueueFull, Unavailable
+from functions._kit.errors import QueueFull, TooLarge, Unavailable
 from functions._kit.messages import new_id
 from functions._kit.ports import Receipt
 from gateway.adapters.reaching import ASK_TIMEOUT_S, UNREACHABLE, check_connected, unanswered
@@ -30,6 +30,8 @@ SPARE_AFTER_S = 1.0
 PAUSE_S = 0.1
 FULL = {10077, 10047}
 """JetStream's error codes for a stream, or its store, at the limit."""
+TOO_LARGE = 10054
+"""JetStream's for a message that its stream takes at no time."""
 SUBJECT = re.compile(r"[^\s\x00-\x1f\x7f]+")
 LOST = (nats.errors.TimeoutError, asyncio.TimeoutError, nats.errors.ConnectionClosedError, OSError)
 """Whoever meets these does not know whether the message was stored."""
@@ -57,9 +59,9 @@ class Publisher:
     async def publish(self, subject: str, data: bytes, headers: dict[str, str]) -> Receipt:
         """Store the message; a receipt without a sequence tells that SPARE has it.
 
-        Raises `QueueFull` where nothing is stored, and `Unavailable` where it is not known to be
-        stored after some seconds. A message without an id is sent once, where its answer may have
-        been lost.
+        Raises `QueueFull` where nothing is stored, `TooLarge` where it never will be, and
+        `Unavailable` where it is not known to be stored after some seconds. A message without an
+        id is sent once, where its answer may have been lost.
         """
         spared = self._clustered and subject.startswith(SPARED)
         if spared:
@@ -69,6 +71,7 @@ class Publisher:
         stream = stream_of(subject)
         loop = asyncio.get_running_loop()
         began = loop.time()
+        told = False
         while True:
             try:
                 receipt = await self._try(message)
@@ -91,7 +94,8 @@ class Publisher:
                 try:
                     return await self._try(spare)
                 except Unavailable as error:
-                    log.warning("%s could not be spared: %s", subject, error)
+                    level, told = logging.DEBUG if told else logging.WARNING, True
+                    log.log(level, "%s could not be spared: %s", subject, error)
             await asyncio.sleep(PAUSE_S)
 
     async def move(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
@@ -110,6 +114,9 @@ class Publisher:
                 message.subject, message.data, timeout=timeout_s, headers=message.headers or None
             )
         except nats.js.errors.APIError as error:
+            if error.err_code == TOO_LARGE:
+                why = f"a message on {message.subject} is larger than its stream takes"
+                raise TooLarge("message_too_large", why) from error
             if error.err_code in FULL or "maximum" in (error.description or ""):
                 raise QueueFull("the queue is full; try again later") from error
             raise Unavailable("queue", f"JetStream refused the message: {error}") from error

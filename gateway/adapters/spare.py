@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ClusterInfo, ConsumerConfig
 
-from functions._kit.errors import Unavailable
+from functions._kit.errors import TooLarge, Unavailable
 from gateway.adapters.background import end
 from gateway.adapters.jetstream import SPARE_STREAM, JetStream
 from gateway.adapters.publishing import SPARE, SPARED
@@ -120,7 +120,7 @@ class Spare:
             return True
         try:
             await self._stream.move(subject, message.data, dict(message.headers or {}))
-        except Unavailable as error:
+        except (Unavailable, TooLarge) as error:
             log.info("a message on %s waits in SPARE: %s", subject, error)
             await message.nak(delay=PAUSE_S)
             return False

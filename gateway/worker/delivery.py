@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
 from functions._kit.errors import Unavailable
+from functions._kit.messages import NO_JSON, new_id, now
+from functions.tasks.contracts import Job, KeptJob, event_subject, read_event
 from gateway.adapters.jetstream import JetStream
 from gateway.tracing import TRACEPARENT
 
@@ -66,7 +69,7 @@ class Delivery:
         A copy that remembers the attempts goes to the queue, then the original is removed. A
         crash in between leaves two, and the task's final event decides between them. A fact of
         another stream stays where it is: a copy of it would be a second fact. A message that has
-        been dealt with is left alone.
+        been dealt with is left alone. Of a task's job it is told where the copy lies.
         """
         if self.message.is_acked:
             return False
@@ -77,7 +80,7 @@ class Delivery:
         if TRACEPARENT in self.headers:
             headers[TRACEPARENT] = self.headers[TRACEPARENT]
         try:
-            await stream.publish_bytes(
+            receipt = await stream.publish_bytes(
                 self.subject,
                 self.data,
                 message_id=f"back:{self.sequence}:{self.attempt}",
@@ -87,7 +90,30 @@ class Delivery:
             await self.retry(0)
         else:
             await self.done()
+            if receipt.sequence:
+                await self._tell_place(stream, receipt.sequence)
         return True
+
+    async def _tell_place(self, stream: JetStream, sequence: int) -> None:
+        """Else the job would be missed where it lay, and sent again."""
+        try:
+            task_id = _decode_job(self.data).task.task_id
+        except NO_JSON:  # a message that belongs to no task
+            return
+        try:
+            last = await stream.last(event_subject(task_id))
+            event = None if last is None else read_event(last.data)
+            if event is None or event.status.final:
+                return
+            moved = msgspec.structs.replace(
+                event,
+                event_id=new_id(),
+                at=now(),
+                waits_for=KeptJob(payload=msgspec.Raw(self.data), sequence=sequence),
+            )
+            await stream.publish(event_subject(task_id), moved, message_id=moved.event_id)
+        except Unavailable as error:
+            log.warning("task %s was handed back, which was not told: %s", task_id, error)
 
     async def _renew(self, every_s: float) -> None:
         while True:
@@ -100,6 +126,9 @@ class Delivery:
         except nats.errors.Error as error:
             # the lease runs out and the message comes again, to a handler that may repeat itself
             log.warning("%s was not acknowledged: %r", self.subject, error)
+
+
+_decode_job = msgspec.json.Decoder(Job).decode
 
 
 def _spent(word: str) -> int:

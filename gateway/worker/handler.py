@@ -20,6 +20,7 @@ from functions._kit.errors import (
     QueueFull,
     RequestError,
     RetryJob,
+    StillLoading,
     Unavailable,
 )
 from functions._kit.letters import MAX_PAYLOAD_BYTES
@@ -225,13 +226,18 @@ class Handler:
 
         Raises `RetryJob` where the backend is well and fails this job alone: it answers its
         probe, and, where it is short of memory, others get their answers meanwhile. A full queue
-        fails nobody alone: it is full for all, and has room again when others are done.
+        fails nobody alone: it is full for all, and has room again when others are done. Raises what
+        ends the load of a model that the job waits for.
         """
         failures = 0
         while True:
             answers = infirmary.answers()
             try:
-                return await work()
+                try:
+                    return await work()
+                except StillLoading as error:  # holds whoever needs that model, and nobody else
+                    log.info("%s: %s", self.name, error.message)
+                    await error.loaded()
             except Unavailable as error:
                 alone = await infirmary.until_well(error)
                 if isinstance(error, OutOfMemory):

@@ -9,17 +9,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import msgspec
+import pytest
 import pytest_asyncio
 
 from functions._kit.consume import Tick
 from functions._kit.messages import new_id, now
 from functions._kit.submit import new_task, submit
-from functions.tasks.contracts import Job, Status, Step, TaskEvent, event_subject, job_subject
+from functions.tasks.contracts import (
+    Job,
+    Status,
+    Step,
+    TaskEvent,
+    event_subject,
+    job_subject,
+    read_event,
+)
 from functions.tasks.record import record
 from functions.tasks.sweep import SILENT_S, sweep
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.adapters.tables import TaskTable, open_database
 from gateway.adapters.tables.database import Database
+from gateway.worker.delivery import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +123,28 @@ async def test_an_end_that_the_table_has_missed_is_recorded(house: House) -> Non
     assert row is not None
     assert row.status is Status.CANCELLED
     assert await house.stream.count(house.subject) == 0
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.PROCESSING])
+async def test_a_job_that_a_stopping_worker_handed_back_is_known_where_it_lies(
+    house: House, status: Status
+) -> None:
+    job = await house.submit()
+    first, told = await house.place(), event_subject(job.task.task_id)
+    event = TaskEvent(event_id=new_id(), task=job.task, status=status, at=now(), progress=0.25)
+    await house.stream.publish(told, event)
+    await record.handler([event], house.store, house.stream)
+    js = house.stream.client.jetstream()
+    taking = await js.pull_subscribe(house.subject, stream="JOBS")
+    (message,) = await taking.fetch(1, timeout=60)
+    assert await Delivery(message).hand_back(house.stream)
+    await js.delete_consumer("JOBS", (await taking.consumer_info()).name)
+
+    last = await house.stream.last(told)
+    assert last is not None
+    moved = read_event(last.data)
+    assert moved is not None
+    assert (moved.status, moved.progress) == (status, 0.25)
+    await record.handler([moved], house.store, house.stream)
+    await house.minute_later()
+    assert await house.place() > first, "one, where it was handed back to"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from functions._kit.errors import JobFailed, Unavailable
+from functions._kit.errors import JobFailed, StillLoading
 from functions._kit.ports import ServedModel
 from gateway.adapters.inference import TritonInference
 
@@ -43,28 +43,33 @@ class SlowTriton(TritonInference):
 
 async def test_a_load_goes_on_behind_whoever_lost_patience_and_is_done_once() -> None:
     triton = SlowTriton()
+    waiting = []
     for _ in range(3):
-        with pytest.raises(Unavailable, match="still loading the model 'model'"):
+        with pytest.raises(StillLoading, match="still loading the model 'model'") as told:
             await triton.model("model")
-        assert not await triton.able()
+        waiting.append(told.value.loaded)
     assert triton.loads == 1
     triton.go.set()
     async with asyncio.timeout(60):
-        while not await triton.able():
-            await asyncio.sleep(0)
+        for loaded in waiting:
+            await loaded()
     assert (await triton.model("model")).version == "1"
     assert triton.loads == 1
 
 
-async def test_a_load_that_fails_late_is_tried_again() -> None:
+async def test_a_load_that_fails_late_is_told_to_all_who_wait_and_tried_again_for_others() -> None:
     triton = SlowTriton()
     triton.problem = "no memory"
-    with pytest.raises(Unavailable):
-        await triton.model("model")
+    waiting = []
+    for _ in range(2):
+        with pytest.raises(StillLoading) as told:
+            await triton.model("model")
+        waiting.append(told.value.loaded)
     triton.go.set()
     async with asyncio.timeout(60):
-        while not await triton.able():
-            await asyncio.sleep(0)
+        for loaded in waiting:
+            with pytest.raises(JobFailed, match="no memory"):
+                await loaded()
     triton.problem = None
     triton._load_patience_s = None
     assert (await triton.model("model")).version == "1"

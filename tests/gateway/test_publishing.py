@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest_asyncio
 from nats.js.api import PubAck
 from nats.js.errors import APIError
 
-from functions._kit.errors import QueueFull, Unavailable
+from functions._kit.errors import QueueFull, TooLarge, Unavailable
 from functions._kit.messages import Message, new_id
+from functions._kit.ports import Receipt
 from gateway.adapters.jetstream import (
     JetStream,
     StreamLimits,
@@ -25,6 +27,7 @@ from gateway.adapters.jetstream import (
     ensure_streams,
     stream_configs,
 )
+from gateway.adapters.publishing import Publisher
 from gateway.adapters.spare import open_spare
 from gateway.embedded import EmbeddedServers, RunningNats
 
@@ -194,6 +197,37 @@ async def test_a_queue_that_is_full_by_our_own_lost_message_does_not_say_that_it
     assert await stream.count(subject) == 1
     with pytest.raises(QueueFull):
         await stream.publish(subject, Fact(text="another"), message_id=new_id())
+
+
+async def test_a_message_that_is_too_large_is_not_told_to_come_again(
+    stream: JetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def publish(*_: Any, **__: Any) -> PubAck:
+        raise APIError(code=400, err_code=10054, description="message size exceeds maximum allowed")
+
+    monkeypatch.setattr(stream._publisher._js, "publish", publish)
+    with pytest.raises(TooLarge):
+        await stream.publish(f"frames.{new_id()}", Fact(text="frame"))
+
+
+async def test_that_a_message_cannot_be_spared_is_said_once(
+    stream: JetStream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.adapters.publishing.PAUSE_S", 0.0)
+    monkeypatch.setattr("gateway.adapters.publishing.SPARE_AFTER_S", 0.0)
+    publisher, tries = Publisher(stream.client, clustered=True), 0
+
+    async def fail(_: object) -> Receipt:
+        nonlocal tries
+        tries += 1
+        if tries > 10:
+            raise QueueFull("that is enough")
+        raise Unavailable("queue", "nobody leads")
+
+    monkeypatch.setattr(publisher, "_try", fail)
+    with caplog.at_level(logging.WARNING), pytest.raises(QueueFull):
+        await publisher.publish(f"jobs.test.{new_id()}", b"{}", {})
+    assert caplog.text.count("could not be spared") == 1
 
 
 @pytest_asyncio.fixture

@@ -16,7 +16,14 @@ import pytest
 import pytest_asyncio
 
 from functions._kit.consume import Envelope, Run, consume
-from functions._kit.errors import JobFailed, OutOfMemory, QueueFull, RetryJob, Unavailable
+from functions._kit.errors import (
+    JobFailed,
+    OutOfMemory,
+    QueueFull,
+    RetryJob,
+    StillLoading,
+    Unavailable,
+)
 from functions._kit.fakes import FakeAlertStore
 from functions._kit.messages import Message, new_id, now
 from functions._kit.policy import Policy
@@ -264,6 +271,32 @@ async def test_a_sick_backend_spends_no_attempt_however_long_it_is_away(house: H
     assert final.status is Status.COMPLETED
     assert final.result == {"attempt": 1}
     assert tries == 2
+
+
+async def test_a_load_that_fails_late_ends_who_waits_for_it_and_holds_nobody_else(
+    house: House,
+) -> None:
+    failing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    house.well = False  # it is not asked
+    tries = 0
+
+    async def handle(job: Job, run: Run) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise StillLoading("still loading", lambda: asyncio.shield(failing))
+
+    async with house.working(house.function(handle, concurrency=2)):
+        waiting = await house.send()
+        while tries == 0:
+            await asyncio.sleep(0.01)
+        other = await house.send()
+        assert (await house.events(other))[-1].status is Status.COMPLETED
+        failing.set_exception(JobFailed("model_not_loadable", "broken"))
+        final = (await house.events(waiting))[-1]
+    assert final.error is not None
+    assert (final.error.code, tries) == ("model_not_loadable", 2)
+    assert house.told == []
 
 
 async def test_a_job_that_fails_a_healthy_backend_again_and_again_spends_its_attempts(

@@ -291,6 +291,28 @@ async def test_a_picture_that_takes_too_much_time_is_refused(
         assert refused.value.code == "picture_too_costly"
 
 
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [("os.kill(os.getpid(), 9)", "decoder_unavailable"), ("os._exit(3)", "picture_crashed")],
+)
+async def test_a_file_is_not_blamed_for_children_that_the_system_kills(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, code: str
+) -> None:
+    """As the kernel does when memory is short."""
+    dying = dataclasses.replace(PICTURES, module="tests_dying_child")
+    (tmp_path / "tests_dying_child.py").write_text(
+        "import os\n"
+        "from gateway.adapters.confined import picture_child\n"
+        f"picture_child.probe = lambda *_, **__: {ending}\n"
+        "picture_child.main()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with open_pictures(AT_ONCE, warm=False, kind=dying) as pictures:
+        with pytest.raises((JobFailed, Unavailable)) as told:
+            await pictures.probe(files / "photo.jpg", max_pixels=MAX_PIXELS)
+    assert told.value.code == code
+
+
 async def test_who_goes_away_frees_the_place(
     real: ProcessPictures, files: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,8 @@ class Children:
     """A file that kills a child is refused, and nobody else suffers.
 
     `crashed` and `costly` make the errors of files that end two children, and that take more time
-    or memory than they may. How many work at once is the callers' to bound.
+    or memory than they may. Children that the system kills are not blamed on their file: it does so
+    when memory is short. How many work at once is the callers' to bound.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Children:
         `data` lies in the arena when the work begins. Raises what the work raises.
         """
         # a child may die of something else than its file: a new one is believed
+        killed = False
         for fresh in (False, True):
             async with self._child(fresh=fresh) as child:
                 try:
@@ -53,6 +55,7 @@ class Children:
                 except Died as death:
                     if death.by == signal.SIGXCPU:
                         raise self._costly("time") from None
+                    killed = killed or death.by == signal.SIGKILL
                     continue
                 except Stuck:
                     raise self._costly("time") from None
@@ -63,6 +66,9 @@ class Children:
             if isinstance(answer, Failed) and answer.errno is not None:
                 raise OSError(answer.errno, answer.message)
             raise RuntimeError(f"a process of the {self._kind.name} answered {answer}")
+        if killed:
+            name = self._kind.name
+            raise Unavailable(name, f"a process of the {name} was killed: is memory short?")
         raise self._crashed()
 
     @property

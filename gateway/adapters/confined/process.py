@@ -24,6 +24,8 @@ from gateway.adapters.confined.messages import (
 START_S = 30.0
 STOP_S = 1.0
 """How long a child has to give up its work before it is killed."""
+END_S = 5.0
+"""How long a child that has fallen silent for good may take to be gone."""
 ARENA_KEPT_BYTES = 4 << 20
 """More than this is given back to the system after each work."""
 
@@ -86,8 +88,7 @@ class ChildProcess:
             await self.kill()
             raise Stuck from None
         except Died:
-            await self.kill()
-            raise Died(max(0, -(self._process.returncode or 0))) from None
+            raise Died(await self._end()) from None
         except asyncio.CancelledError:
             await self._give_up()
             raise
@@ -134,6 +135,15 @@ class ChildProcess:
             self._process.kill()
         await self._process.wait()
         self._close_arena()
+
+    async def _end(self) -> int:
+        """The signal that ended it; 0 for none, and for one that had to be killed by us."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                await self._process.wait()
+        by = max(0, -(self._process.returncode or 0))
+        await self.kill()
+        return by
 
     def _close_arena(self) -> None:
         if self._arena >= 0:

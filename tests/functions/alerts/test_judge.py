@@ -292,7 +292,30 @@ class TestCooldown:
         assert len(recent.alerts) == REMEMBERED
         assert await take_cooldown(values, "k", at=NOON, seconds=10, alert_id="old")
         kept = msgspec.json.decode(values.buckets[COOLDOWNS]["k"].value, type=Recent)
-        assert kept == recent
+        assert [last.alert_id for last in kept.alerts[:-1]] == [
+            last.alert_id for last in recent.alerts[1:]
+        ]
+        assert kept.alerts[-1].alert_id == "old"
+
+    async def test_late_frames_beyond_all_that_is_remembered_are_held_against_each_other(
+        self,
+    ) -> None:
+        values = FakeKeyValue()
+        for number in range(REMEMBERED + 8):
+            at = NOON + timedelta(hours=1, seconds=20 * number)
+            assert await take_cooldown(values, "k", at=at, seconds=10, alert_id=f"live {number}")
+        made = [
+            second
+            for second in range(100)
+            if await take_cooldown(
+                values,
+                "k",
+                at=NOON + timedelta(seconds=second),
+                seconds=10,
+                alert_id=f"late {second}",
+            )
+        ]
+        assert made == list(range(0, 100, 10))
 
     async def test_of_many_workers_one_makes_the_alert(self, yard: Yard, jpeg: bytes) -> None:
         yard.inference.sees = [standing_at(0.5, 0.5)]

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from functions._kit import damage
 from functions._kit.messages import new_id
+from functions._kit.ports import ObjectInfo
 from functions.tasks.contracts import Status, TaskError
 
 if TYPE_CHECKING:
@@ -111,6 +114,54 @@ async def test_a_store_that_is_away_keeps_no_status_back(
     found = (await alice.get(f"{PATH}/{task.task_id}")).json()["result"]
     assert found["url"]
     assert "error" not in found
+
+
+async def test_all_files_of_a_result_are_looked_at_at_once(
+    world: World,
+    alice: httpx.AsyncClient,
+    result: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(damage, "LOOK_S", 30.0)
+    together = asyncio.Barrier(1 + len(result["thumbnails"]))
+    head, met = world.objects.head, []
+
+    async def seen(key: str, *, within_s: float) -> ObjectInfo | None:
+        del within_s
+        await together.wait()
+        met.append(key)
+        return await head(key)
+
+    monkeypatch.setattr(world.objects, "seen", seen)
+    task = await world.add_task()
+    await world.tell(task, Status.COMPLETED, result=result, attempts=1)
+    await alice.get(f"{PATH}/{task.task_id}")
+    assert len(met) == together.parties > 1
+
+
+async def test_a_store_that_hangs_is_waited_for_once(
+    world: World,
+    alice: httpx.AsyncClient,
+    result: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(damage, "LOOK_S", 0.05)
+    monkeypatch.setattr(damage, "LOOK_AGAIN_S", 600.0)
+    asked: list[str] = []
+
+    async def seen(key: str, *, within_s: float) -> None:
+        del within_s
+        asked.append(key)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.objects, "seen", seen)
+    task = await world.add_task()
+    await world.tell(task, Status.COMPLETED, result=result, attempts=1)
+    for _ in range(3):
+        found = (await alice.get(f"{PATH}/{task.task_id}")).json()["result"]
+        assert found["url"]
+        assert found["thumbnails"][0]["url"]
+    assert len(asked) == 1 + len(result["thumbnails"])
 
 
 async def test_a_failed_task_says_why(world: World, alice: httpx.AsyncClient) -> None:

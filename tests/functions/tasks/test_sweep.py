@@ -12,7 +12,7 @@ import pytest
 from functions._kit.consume import Tick
 from functions._kit.errors import Unavailable
 from functions._kit.messages import new_id, now
-from functions._kit.ports import Record
+from functions._kit.ports import Receipt, Record
 from functions._kit.submit import new_task, submit
 from functions.tasks.contracts import (
     WEBHOOK_SUBJECT,
@@ -206,6 +206,53 @@ async def test_a_job_whose_place_is_not_known_is_looked_for_before_it_is_sent_ag
     await night.world.store.resent(task.task_id, sequence=0, resends=0)
     await night.passes()
     assert [record.data for record in night.queue()] == [sent.data]
+
+
+async def test_a_job_sent_again_that_spare_takes_is_sent_once_more_under_no_other_id(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await night.submit()
+    night.lose()
+    stream = night.world.stream
+    spared: dict[str, tuple[str, msgspec.Raw]] = {}
+
+    async def spare(subject: str, message: msgspec.Raw, *, message_id: str) -> Receipt:
+        spared[message_id] = (subject, message)
+        return Receipt(0, duplicate=False)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "publish", spare)
+        for _ in range(MOST_RESENDS + 1):
+            await night.passes()
+    for message_id, (subject, message) in spared.items():  # moved on
+        await stream.publish(subject, message, message_id=message_id)
+    await night.passes()
+    (again,) = night.queue()
+    (known,) = await night.world.store.unheard(silent_s=-1, after=None, limit=1)
+    assert (known.sequence, known.resends) == (again.sequence, 1)
+
+
+async def test_what_is_no_event_among_a_tasks_events_holds_up_nobody(night: Night) -> None:
+    garbled = await night.submit()
+    await night.submit()
+    night.lose()
+    night.lose()
+    await night.world.stream.publish_bytes(event_subject(garbled.task_id), b"no event")
+    await night.passes()
+    assert len(night.queue()) == 2
+
+
+async def test_a_full_queue_holds_up_its_own_tasks_alone(night: Night) -> None:
+    await night.submit()
+    night.lose()
+    broken = new_task(new_id(), "alice", "test", 5, None)
+    await night.world.tell(broken, Status.QUEUED, waits_for=KeptJob(payload=msgspec.Raw(b"[]")))
+    night.world.stream.max_messages["jobs"] = 0
+    await night.passes()
+    assert await night.status(broken) is Status.FAILED
+    del night.world.stream.max_messages["jobs"]
+    await night.passes(seconds=0)
+    assert len(night.queue()) == 1
 
 
 async def test_the_second_steps_job_is_sent_again_and_not_the_firsts(night: Night) -> None:
