@@ -145,7 +145,6 @@ class Process:
         if command.log.exists() and command.log.stat().st_size > LOG_LIMIT_BYTES:
             command.log.replace(command.log.with_suffix(".log.1"))
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        self._exited.clear()
         launch = [sys.executable, "-I", "-S", str(LAUNCHER), str(int(command.death_signal))]
         with command.log.open("ab") as log:
             self._log_start = log.tell()
@@ -161,6 +160,7 @@ class Process:
             )
         if command.nice:
             _give_way(self._child.pid, command.nice)
+        self._exited.clear()  # not before: what could not be run can be restarted
         watch = os.pidfd_open(self._child.pid)
         asyncio.get_running_loop().add_reader(watch, self._reap, watch)
 

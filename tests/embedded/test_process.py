@@ -169,3 +169,18 @@ async def test_what_computes_gives_way_to_what_answers(tmp_path: Path) -> None:
         assert group_niceness(process.pid) in {None, min(19, ours + 3)}
     finally:
         await process.stop()
+
+
+async def test_a_process_that_could_not_be_run_can_be_restarted_once_it_can(tmp_path: Path) -> None:
+    process = await started(python(tmp_path, WAITS))
+    await process.stop()
+    log = process.command.log
+    await asyncio.to_thread(log.unlink)
+    await asyncio.to_thread(log.mkdir)
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            await process.restart()
+    await asyncio.to_thread(log.rmdir)
+    await process.restart()
+    assert not process.ended
+    await process.stop()
