@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.embedded import EmbeddedServers, RunningNats
@@ -45,7 +46,7 @@ def garble_the_index(stream: Path) -> None:
     index.write_bytes(os.urandom(index.stat().st_size))
 
 
-async def fill(running: RunningNats) -> None:
+async def fill(running: RunningNats, subject: str = "jobs.nobody") -> None:
     client = await connect(running.url, name="test")
     try:
         await ensure_streams(client, StreamLimits())
@@ -53,7 +54,7 @@ async def fill(running: RunningNats) -> None:
         for first in range(0, COUNT, 50):
             await asyncio.gather(
                 *(
-                    stream.publish_bytes(f"jobs.nobody.{n}", b"x" * 300, message_id=f"{first}-{n}")
+                    stream.publish_bytes(f"{subject}.{n}", b"x" * 300, message_id=f"{first}-{n}")
                     for n in range(50)
                 )
             )
@@ -140,3 +141,41 @@ async def test_a_garbled_index_loses_nothing(tmp_path: Path) -> None:
     async with EmbeddedServers(tmp_path, want={"nats"}) as servers:
         assert servers.nats.notices == ()
         assert await sequences(servers.nats) == (COUNT, COUNT + 1)
+
+
+@pytest.mark.parametrize("stream", ["EVENTS", "JOBS"])
+async def test_a_consumer_that_had_come_further_than_a_cut_stream_is_given_what_is_new(
+    tmp_path: Path, stream: str
+) -> None:
+    subject = f"{stream.lower()}.nobody"
+    config = ConsumerConfig(
+        durable_name="nobody", filter_subject=f"{subject}.>", ack_policy=AckPolicy.EXPLICIT
+    )
+    acked = COUNT if stream == "EVENTS" else COUNT // 4  # JOBS would be empty
+    async with EmbeddedServers(tmp_path, want={"nats"}) as servers:
+        await fill(servers.nats, subject)
+        client = await connect(servers.nats.url, name="test")
+        jetstream = client.jetstream()
+        await jetstream.add_consumer(stream, config)
+        pulling = await jetstream.pull_subscribe_bind("nobody", stream)
+        taken = 0
+        while taken < COUNT:
+            for message in await pulling.fetch(50, timeout=60):
+                taken += 1
+                if taken <= acked:
+                    await message.ack_sync()
+        await client.close()
+    # Stopped, so that the consumer's place is surely on the disk, and the stream's own was not.
+    (tmp_path / STORE / stream / "msgs" / "index.db").unlink()
+    keep_bytes(0.75)(tmp_path / STORE / stream)
+    async with EmbeddedServers(tmp_path, want={"nats"}) as servers:
+        assert f"the stream {stream} ends at message" in "\n".join(servers.nats.notices)
+        client = await connect(servers.nats.url, name="test")
+        jetstream = client.jetstream()
+        await jetstream.add_consumer(stream, config)
+        await JetStream(client).publish_bytes(f"{subject}.new", b"new", message_id="new")
+        pulling = await jetstream.pull_subscribe_bind("nobody", stream)
+        async with asyncio.timeout(60):
+            while b"new" not in [m.data for m in await pulling.fetch(50, timeout=60)]:
+                pass
+        await client.close()
