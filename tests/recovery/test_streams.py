@@ -13,6 +13,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.embedded import EmbeddedServers, RunningNats
+from gateway.embedded.marks import stream_states
 from tests.recovery.killing import kill
 
 COUNT = 200
@@ -179,3 +180,25 @@ async def test_a_consumer_that_had_come_further_than_a_cut_stream_is_given_what_
             while b"new" not in [m.data for m in await pulling.fetch(50, timeout=60)]:
                 pass
         await client.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"MSG _INBOX.marks.1 1 99\r\n{",
+        b"MSG _INBOX.marks.1 1 1\r\n{\r\n",
+        b"MSG _INB",
+        b"MSG _INBOX.marks.1 1 9",
+        b'MSG _INBOX.marks.1 1 16\r\n{"streams": [{}]}\r\n',
+    ],
+)
+async def test_nats_that_dies_within_its_answer_ends_no_keeping_of_marks(answer: bytes) -> None:
+    async def half(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO {}\r\n" + answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(half, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(OSError):  # noqa: PT011 - a reset, or what was made of the rest
+            await stream_states(port, "nereid", "secret")
