@@ -293,7 +293,7 @@ async def _children(
         return await http_status(settings.port, "/health/live", tls=tls) == OK
 
     async def says_ready() -> bool:
-        return any(line.startswith(READY) for line in worker.tail().splitlines())
+        return worker.says(READY)
 
     async def start(process: Process, probe: Callable[[], Awaitable[bool]]) -> None:
         began = time.perf_counter()

@@ -128,9 +128,7 @@ class Process:
 
     def tail(self) -> str:
         """The last lines that this run wrote to its log."""
-        with self.command.log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()
+        lines = self._lines()
         # Triton draws tables, of which only the rows of failed models say what went wrong.
         told = [
             " ".join(line.split())
@@ -138,6 +136,15 @@ class Process:
             if line and (not line.startswith(("|", "+-")) or "UNAVAILABLE" in line)
         ]
         return "\n".join(told[-TAIL_LINES:])
+
+    def says(self, beginning: str) -> bool:
+        """Whether a line of this run's log begins so."""
+        return any(line.startswith(beginning) for line in self._lines())
+
+    def _lines(self) -> list[str]:
+        with self.command.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace").splitlines()
 
     def _spawn(self) -> None:
         command = self.command

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.embedded.process import Command, Process, StartError
+from gateway.embedded.process import TAIL_LINES, Command, Process, StartError
 
 
 def python(folder: Path, code: str, **options: object) -> Process:
@@ -184,3 +184,12 @@ async def test_a_process_that_could_not_be_run_can_be_restarted_once_it_can(tmp_
     await process.restart()
     assert not process.ended
     await process.stop()
+
+
+async def test_what_was_said_is_found_behind_many_lines(tmp_path: Path) -> None:
+    code = f"print('ready 1\\n' + 'more\\n' * {2 * TAIL_LINES} + 'last', flush=True)"
+    process = python(tmp_path, code)
+    await process.run()
+    assert process.tail().endswith("last")
+    assert process.says("ready")
+    assert not process.says("eady")
