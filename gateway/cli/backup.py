@@ -16,9 +16,8 @@ from gateway.adapters.jetstream import connect
 from gateway.asgi import VERSION
 from gateway.backup.making import make
 from gateway.backup.manifest import SECRETS
-from gateway.cli.main import DATA, configured, run
+from gateway.cli.main import DATA, configured, run, runs
 from gateway.embedded import EmbeddedServers, Name
-from gateway.embedded.folder import in_use
 from gateway.settings import Settings
 
 PARTIAL = ".partial"
@@ -33,7 +32,7 @@ def backup(target: Path, data: Path | None) -> None:
 
     Works while the system runs. Pictures and recordings lie in S3 and are not among it.
     """
-    run(_backup(configured(running=_runs(data), data=data), target))
+    run(_backup(configured(running=runs(data), data=data), target))
 
 
 async def _backup(settings: Settings, target: Path) -> None:
@@ -69,11 +68,6 @@ async def servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
             settings.nats_url or started.nats.url,
             settings.database_url or started.postgres.url,
         )
-
-
-def _runs(data: Path | None) -> bool:
-    """Whether what running.json says of this folder is so: a killed system leaves it behind."""
-    return in_use(configured(running=False, data=data).data)
 
 
 def _secrets(data: Path) -> bytes | None:
