@@ -301,11 +301,12 @@ def test_subjects_match_as_nats_has_it(subject: str, pattern: str, *, expected: 
     assert matches(subject, pattern) is expected
 
 
-def test_clients_are_added_to_a_folder_that_a_killed_system_left(tmp_path: Path) -> None:
+def test_clients_are_listed_of_a_folder_that_a_killed_system_left(data: Path) -> None:
     gone = {"database_url": "postgresql://nereid:x@127.0.0.1:1/nereid", "token_secret": "t" * 40}
-    (tmp_path / "running.json").write_text(json.dumps(gone))
-    (tmp_path / "lock").touch()
-    done = nereid("clients", "list", "--data", str(tmp_path))
+    running = data / "running.json"
+    running.write_text(json.dumps(gone))
+    done = nereid("clients", "list", "--data", str(data))
+    running.unlink()
     assert done.exit_code == 0, done.output
 
 
