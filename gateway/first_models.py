@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from functions._kit.errors import NereidError, OutOfMemory, Unavailable
+from functions._kit.errors import Conflict, NereidError, OutOfMemory, Unavailable
 from gateway.embedded.folder import DataFolder
 from gateway.settings import Settings
 
@@ -109,7 +110,8 @@ class FirstModels:
                 return None
 
     def _tell(self, progress: ModelProgress) -> None:
-        self._folder.write(LOADING, msgspec.json.encode(progress).decode())
+        with suppress(Conflict):  # the disk is full: they are loaded all the same
+            self._folder.write(LOADING, msgspec.json.encode(progress).decode())
 
     def forget(self) -> None:
         """Say no more that models are being loaded."""

@@ -50,8 +50,10 @@ class RedactingFormatter(logging.Formatter):
         self._secrets = sorted(secrets, key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The whole entry."""
-        return redact(super().format(record), self._secrets)
+        """The whole entry; lines of a traceback are indented."""
+        first, *others = super().format(record).split("\n")
+        text = "\n".join([first, *(f"    {line.translate(_ESCAPES)}" for line in others)])
+        return redact(text, self._secrets)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """The first line, its message with control characters escaped."""

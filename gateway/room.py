@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ WITHOUT_ROOM = ("/api/v1/auth/token",)
 """What is written nowhere."""
 CANCEL = ":cancel"
 RETRY_AFTER_S = 30
+QUIET_S = 60.0
 FULL = (
     "a disk of this Nereid is nearly full, and nothing was taken that might be lost: its log says "
     "which; send this again once its operator has made room"
@@ -54,15 +56,35 @@ def too_full(folders: Sequence[Path], least_bytes: int) -> str | None:
     return None
 
 
+class Refusals:
+    """Tells of refusals once a minute, with their number: the log lies on a full disk, too."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told_at = -QUIET_S
+        self._missed = 0
+
+    def tell(self, why: str) -> None:
+        """One more was refused."""
+        now = self._clock()
+        if now - self._told_at < QUIET_S:
+            self._missed += 1
+            return
+        more = f" ({self._missed} more since the last line)" if self._missed else ""
+        self._told_at, self._missed = now, 0
+        log.warning("refused as storage_full: %s%s", why, more)
+
+
 def with_room(app: ASGIApp, room: Room) -> ASGIApp:
     """`app`, which answers 503 (`storage_full`) to what takes work while there is no room."""
+    refusals = Refusals()
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         why = room() if scope["type"] == ScopeType.HTTP and _takes_work(scope) else None
         if why is None:
             await app(scope, receive, send)
             return
-        log.warning("refused as storage_full: %s", why)
+        refusals.tell(why)
         document: dict[str, object] = {
             "type": "about:blank",
             "title": "Service Unavailable",

@@ -32,6 +32,7 @@ from gateway.embedded import (
 from gateway.embedded.process import NICE, Command, Process, StartError, http_status
 from gateway.embedded.stuck import restart_when_stuck
 from gateway.first_models import FirstModels, ModelReport
+from gateway.keeping import Keepers
 from gateway.models.folder import FolderFiles
 from gateway.models.layout import model_names, whole_versions
 from gateway.models.place import S3Place, place_of
@@ -60,6 +61,8 @@ class System:
     """What its streams were found to have lost since the last run, a sentence each."""
     models: FirstModels
     """How far the first models are, which are loaded behind it."""
+    keepers: Keepers
+    """What starts its parts again when they die; without them it must not go on."""
 
 
 @asynccontextmanager
@@ -91,21 +94,19 @@ async def running_system(
         running = servers.folder.write(RUNNING, _shared(full, servers))
         names = servers.triton.models if settings.triton_url is None else ()
         models = FirstModels(full, servers.folder, names, on_model)
-        background = [asyncio.create_task(servers.supervise(*_watched(report, models)))]
+        keepers = Keepers()
+        keepers.start(servers.supervise(*_watched(report, models)))
         notices: tuple[str, ...] = ()
         if settings.nats_url is None:
             notices = servers.nats.notices
-            background.append(asyncio.create_task(servers.nats.marks.keep()))
-            watching = restart_when_stuck(servers.nats.process, servers.folder.folder("nats"))
-            background.append(asyncio.create_task(watching))
+            keepers.start(servers.nats.marks.keep())
+            keepers.start(restart_when_stuck(servers.nats.process, servers.folder.folder("nats")))
         try:
-            async with _children(full, servers, report) as (gateway, worker):
-                background.append(asyncio.create_task(models.keep()))
-                yield System(full.url, full, gateway, worker, notices, models)
+            async with _children(full, servers, report, keepers) as (gateway, worker):
+                keepers.start(models.keep())
+                yield System(full.url, full, gateway, worker, notices, models, keepers)
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await keepers.end()
             models.forget()
             running.unlink(missing_ok=True)
 
@@ -281,7 +282,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 @asynccontextmanager
 async def _children(
-    settings: Settings, servers: EmbeddedServers, report: Report
+    settings: Settings, servers: EmbeddedServers, report: Report, keepers: Keepers
 ) -> AsyncIterator[tuple[Process, Process]]:
     """The gateway and the worker, started side by side, and again whenever one dies."""
     gateway = _process("gateway", "serve", settings, servers)
@@ -292,7 +293,7 @@ async def _children(
         return await http_status(settings.port, "/health/live", tls=tls) == OK
 
     async def says_ready() -> bool:
-        return any(line.startswith(READY) for line in worker.tail().splitlines())
+        return worker.says(READY)
 
     async def start(process: Process, probe: Callable[[], Awaitable[bool]]) -> None:
         began = time.perf_counter()
@@ -308,6 +309,8 @@ async def _children(
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None
         keeping = [asyncio.create_task(_keep(process, report)) for process in (gateway, worker)]
+        for keeper in keeping:
+            keepers.watch(keeper)
         yield gateway, worker
     finally:
         for keeper in keeping:
@@ -341,7 +344,7 @@ async def _keep(process: Process, report: Report) -> None:
             began = time.perf_counter()
             try:
                 await process.restart()
-            except StartError:
+            except (StartError, OSError):
                 continue
             report(name, time.perf_counter() - began)
             break

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from weakref import WeakValueDictionary
 
 from functions._kit.errors import TooManyRequests
 from functions._kit.throttle import Throttle
@@ -26,6 +29,19 @@ class Guesses:
         """`per_hour` wrong secrets for one id in an hour. `clock` is for tests."""
         self._wrong = Throttle(per_hour, HOUR_S, clock=clock)
         self._familiar: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, client_id: str, address: str) -> AbstractAsyncContextManager[None]:
+        """Within it an unfamiliar address tries its secret, from `check` to `wrong` or `right`.
+
+        One at a time for each id: else many at once would all pass before the first is counted.
+        """
+        if (client_id, address) in self._familiar:
+            return nullcontext()
+        lock = self._turns.get(client_id)
+        if lock is None:
+            lock = self._turns[client_id] = asyncio.Lock()
+        return lock
 
     def check(self, client_id: str, address: str) -> None:
         """Raise `TooManyRequests` (`too_many_attempts`) where no more may be tried now."""

@@ -76,13 +76,14 @@ async def token(
     """JSON or form. A wrong secret and an unknown id get the same answer in the same time."""
     asked = await _read(request)
     address = caller_of(request.scope)
-    guesses.check(asked.client_id, address)
-    client = await clients.find(asked.client_id)
-    if not await verify_secret(asked.client_secret, client.secret_hash if client else None):
-        guesses.wrong(asked.client_id)
-        raise Unauthenticated("invalid_client", "client_id or client_secret is wrong")
-    assert client is not None  # a verified secret belongs to a client
-    guesses.right(client.client_id, address)
+    async with guesses.turn(asked.client_id, address):
+        guesses.check(asked.client_id, address)
+        client = await clients.find(asked.client_id)
+        if not await verify_secret(asked.client_secret, client.secret_hash if client else None):
+            guesses.wrong(asked.client_id)
+            raise Unauthenticated("invalid_client", "client_id or client_secret is wrong")
+        assert client is not None  # a verified secret belongs to a client
+        guesses.right(client.client_id, address)
     log.info("token_issued: client %r at %s", client.client_id, address)
     return Response(
         Token(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -16,9 +16,8 @@ from gateway.adapters.jetstream import connect
 from gateway.asgi import VERSION
 from gateway.backup.making import make
 from gateway.backup.manifest import SECRETS
-from gateway.cli.main import DATA, configured, run
+from gateway.cli.main import DATA, configured, run, runs
 from gateway.embedded import EmbeddedServers, Name
-from gateway.embedded.folder import in_use
 from gateway.settings import Settings
 
 PARTIAL = ".partial"
@@ -33,7 +32,7 @@ def backup(target: Path, data: Path | None) -> None:
 
     Works while the system runs. Pictures and recordings lie in S3 and are not among it.
     """
-    run(_backup(configured(running=_runs(data), data=data), target))
+    run(_backup(configured(running=runs(data), data=data), target))
 
 
 async def _backup(settings: Settings, target: Path) -> None:
@@ -41,14 +40,15 @@ async def _backup(settings: Settings, target: Path) -> None:
         async with servers(settings) as (nats_url, database_url):
             client = await connect(nats_url, name="nereid-backup", tls=settings.nats_tls)
             try:
-                await make(
-                    folder,
-                    client=client,
-                    database_url=database_url,
-                    secrets=_secrets(settings.data),
-                    version=VERSION,
-                    say=click.echo,
-                )
+                with _writing(target):
+                    await make(
+                        folder,
+                        client=client,
+                        database_url=database_url,
+                        secrets=_secrets(settings.data),
+                        version=VERSION,
+                        say=click.echo,
+                    )
             finally:
                 await client.close()
     click.echo(f"backed up to {target}; the objects in S3 are yours to copy: docs/backup.md")
@@ -71,11 +71,6 @@ async def servers(settings: Settings) -> AsyncIterator[tuple[str, str]]:
         )
 
 
-def _runs(data: Path | None) -> bool:
-    """Whether what running.json says of this folder is so: a killed system leaves it behind."""
-    return in_use(configured(running=False, data=data).data)
-
-
 def _secrets(data: Path) -> bytes | None:
     path = data / SECRETS
     return path.read_bytes() if path.is_file() else None
@@ -87,20 +82,37 @@ def _new(target: Path) -> Iterator[Path]:
     if target.exists():
         raise Conflict("target_exists", f"{target} is there already: name a new one")
     folder = target.with_name(target.name + PARTIAL)
+    packed = target.with_name(target.name + PARTIAL + TAR)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        folder.mkdir(mode=0o700, parents=True)
+        with _writing(target):
+            folder.mkdir(mode=0o700, parents=True)
         yield folder
-        if target.suffix != TAR:
-            folder.rename(target)
-            return
-        packed = target.with_name(target.name + PARTIAL + TAR)
-        packed.touch(mode=0o600)
-        with tarfile.open(packed, "w") as tar:
-            for path in sorted(folder.iterdir()):
-                tar.add(path, path.name)
-        packed.rename(target)
-    except OSError as error:
-        raise Conflict("backup_unwritable", f"{target} cannot be written: {error}") from error
+        with _writing(target):
+            if target.suffix == TAR:
+                _pack(folder, packed)
+                packed.rename(target)
+            else:
+                folder.rename(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            packed.unlink()
+
+
+def _pack(folder: Path, packed: Path) -> None:
+    packed.touch(mode=0o600)
+    with tarfile.open(packed, "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Tells of files that cannot be written; servers that are away are not the disk's fault."""
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        raise Conflict("backup_unwritable", f"{target} cannot be written: {error}") from error

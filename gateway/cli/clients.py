@@ -15,10 +15,10 @@ from functions._kit.ports import Client
 from functions._kit.secrets import check_client_id, check_secret, hash_secret, new_secret
 from gateway.adapters.tables import ClientTable, open_database
 from gateway.auth import api_key_lookup
-from gateway.cli.main import DATA, configured, run
+from gateway.cli.main import DATA, configured, run, runs
 from gateway.embedded import EmbeddedServers
 from gateway.runtime import required
-from gateway.settings import RUNNING, Settings
+from gateway.settings import Settings
 
 ORDINARY = frozenset(s for s in SCOPES if not s.startswith("system:") and s != "models:write")
 """What a client may do unless told otherwise."""
@@ -54,14 +54,14 @@ def add(
     for option, given in (("--secret", secret), ("--api-key", api_key)):
         if given is not None:
             _check(option, partial(check_secret, given, client_id))
-    run(_add(configured(data=data), client_id, secret, _scopes(scopes), api_key))
+    run(_add(_settings(data), client_id, secret, _scopes(scopes), api_key))
 
 
 @clients.command(name="list")
 @DATA
 def list_clients(data: Path | None) -> None:
     """Show the clients and their scopes."""
-    run(_list(configured(data=data)))
+    run(_list(_settings(data)))
 
 
 @clients.command()
@@ -69,7 +69,11 @@ def list_clients(data: Path | None) -> None:
 @DATA
 def remove(client_id: str, data: Path | None) -> None:
     """Remove a client; running gateways forget it within ten seconds."""
-    run(_remove(configured(data=data), client_id))
+    run(_remove(_settings(data), client_id))
+
+
+def _settings(data: Path | None) -> Settings:
+    return configured(running=runs(data), data=data)
 
 
 def _given(option: str, value: str | None) -> str | None:
@@ -145,8 +149,8 @@ async def _remove(settings: Settings, client_id: str) -> None:
 @asynccontextmanager
 async def _table(settings: Settings) -> AsyncIterator[tuple[ClientTable, str]]:
     """The table, on the running system's database or on the embedded one, started for it."""
-    if settings.database_url is not None or (settings.data / RUNNING).is_file():
-        url, secret = required(settings, "database_url"), required(settings, "token_secret")
+    if (url := settings.database_url) is not None:
+        secret = required(settings, "token_secret")
         async with open_database(url, max_connections=1) as database:
             yield ClientTable(database), secret
         return

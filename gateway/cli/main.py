@@ -127,6 +127,13 @@ def configured(*, running: bool = True, **overrides: Any) -> Settings:
     return settings
 
 
+def runs(data: Path | None) -> bool:
+    """Whether what running.json says of this folder is so: a killed system leaves it behind."""
+    from gateway.embedded.folder import in_use
+
+    return in_use(load(running=False, data=data).data)
+
+
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run `work` on uvloop; Ctrl-C ends it without a traceback."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -32,7 +33,11 @@ class ModelLines:
         self._clear()
 
     def show(self, progress: ModelProgress) -> None:
-        """Tell of one model, which begins or has ended."""
+        """Tell of one model, which begins or has ended; nobody may be there to be told."""
+        with suppress(OSError):
+            self._show(progress)
+
+    def _show(self, progress: ModelProgress) -> None:
         self._clear()
         at = f"{progress.number} of {progress.total}"
         if progress.problem is not None:

@@ -28,8 +28,9 @@ async def _up(settings: Settings) -> None:
                 for notice in system.notices:
                     click.echo(f"nats      {notice}", err=True)
                 click.echo(f"ready {system.url}")
-                await asyncio.gather(_say_loaded(system, began), _say_no_clients(system.settings))
-                await asyncio.Event().wait()
+                system.keepers.start(_say_loaded(system, began))
+                system.keepers.start(_say_no_clients(system.settings))
+                await system.keepers.failed()
     except asyncio.CancelledError:
         click.echo("stopped", err=True)
         raise
@@ -38,14 +39,14 @@ async def _up(settings: Settings) -> None:
 def report(name: str, seconds: float | None) -> None:
     """One line for each part that is ready, or has died."""
     said = "died, starting it again" if seconds is None else f"ready after {seconds:.1f} s"
-    click.echo(f"{name:<9} {said}", err=True)
+    _tell(f"{name:<9} {said}")
 
 
 async def _say_loaded(system: System, began: float) -> None:
     await system.models.loaded.wait()
     failed = len(system.models.broken)
     said = f"loaded, but for {failed}," if failed else "loaded"
-    click.echo(f"models    {said} after {time.perf_counter() - began:.1f} s", err=True)
+    _tell(f"models    {said} after {time.perf_counter() - began:.1f} s")
 
 
 async def _say_no_clients(settings: Settings) -> None:
@@ -56,4 +57,9 @@ async def _say_no_clients(settings: Settings) -> None:
     with suppress(Unavailable):  # it has just died, and is started again
         async with open_database(url, max_connections=1) as database:
             if not await ClientTable(database).all():
-                click.echo("no clients yet: nereid clients add NAME", err=True)
+                _tell("no clients yet: nereid clients add NAME")
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # stderr's disk is full, or its reader is gone: the system goes on
+        click.echo(line, err=True)

@@ -112,7 +112,10 @@ def _is_torn(block: Path) -> bool:
 
 
 async def stream_states(port: int, user: str, password: str) -> States:
-    """Ask NATS for its streams: the client library takes longer to import than NATS to start."""
+    """Ask NATS for its streams: the client library takes longer to import than NATS to start.
+
+    Raises OSError where it does not answer, or dies within its answer.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         async with asyncio.timeout(10.0):
@@ -126,9 +129,11 @@ async def stream_states(port: int, user: str, password: str) -> States:
                 if not line or line.startswith(b"-ERR"):
                     raise ConnectionError(f"NATS said {line!r}")
             answer = json.loads(await reader.readexactly(int(line.split()[-1])))
+        return {
+            stream["config"]["name"]: int(stream["state"]["last_seq"])
+            for stream in answer.get("streams") or ()
+        }
+    except (EOFError, ValueError, LookupError) as error:
+        raise ConnectionError(f"NATS's answer is not whole: {error}") from error
     finally:
         writer.close()
-    return {
-        stream["config"]["name"]: int(stream["state"]["last_seq"])
-        for stream in answer.get("streams") or ()
-    }

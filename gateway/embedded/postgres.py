@@ -94,19 +94,24 @@ async def start(folder: DataFolder, settings: PostgresSettings | None = None) ->
     try:
         await process.start(lambda: _answers(f"{address}/postgres"))
     except StartError as error:
-        if any(word in error.message for word in DAMAGED):
-            sentence = f"PostgreSQL cannot read its folder {cluster}, which is damaged. {WAY_OUT}"
-            raise StartError("postgres", f"{sentence}\n{error.message}") from error
-        if FULL in error.message:
-            sentence = f"The disk of {cluster} is full: give it space, and start again."
-            raise StartError("postgres", f"{sentence}\n{error.message}") from error
-        raise
+        if (why := _why(error.message, cluster)) is None:
+            raise
+        raise StartError("postgres", f"{why}\n{error.message}") from error
     try:
         await _create_database(f"{address}/postgres", settings.database)
     except BaseException:
         await process.stop()
         raise
     return RunningPostgres(url=f"{address}/{settings.database}", process=process)
+
+
+def _why(said: str, cluster: Path) -> str | None:
+    """A sentence on what PostgreSQL's last words mean. It panics where the disk is full, too."""
+    if FULL in said:
+        return f"The disk of {cluster} is full: give it space, and start again."
+    if any(word in said for word in DAMAGED):
+        return f"PostgreSQL cannot read its folder {cluster}, which is damaged. {WAY_OUT}"
+    return None
 
 
 async def _cluster(folder: DataFolder) -> Path:

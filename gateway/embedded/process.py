@@ -132,9 +132,7 @@ class Process:
 
     def tail(self) -> str:
         """The last lines that this run wrote to its log."""
-        with self.command.log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()
+        lines = self._lines()
         # Triton draws tables, of which only the rows of failed models say what went wrong.
         told = [
             " ".join(line.split())
@@ -143,13 +141,21 @@ class Process:
         ]
         return "\n".join(told[-TAIL_LINES:])
 
+    def says(self, beginning: str) -> bool:
+        """Whether a line of this run's log begins so."""
+        return any(line.startswith(beginning) for line in self._lines())
+
+    def _lines(self) -> list[str]:
+        with self.command.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace").splitlines()
+
     def _spawn(self) -> None:
         command = self.command
         command.log.parent.mkdir(parents=True, exist_ok=True)
         if command.log.exists() and command.log.stat().st_size > LOG_LIMIT_BYTES:
             command.log.replace(command.log.with_suffix(".log.1"))
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        self._exited.clear()
         launch = [sys.executable, "-I", "-S", str(LAUNCHER), str(int(command.death_signal))]
         with command.log.open("ab") as log:
             self._log_start = log.tell()
@@ -165,6 +171,7 @@ class Process:
             )
         if command.nice:
             _give_way(self._child.pid, command.nice)
+        self._exited.clear()  # not before: what could not be run can be restarted
         watch = os.pidfd_open(self._child.pid)
         asyncio.get_running_loop().add_reader(watch, self._reap, watch)
 

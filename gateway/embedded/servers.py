@@ -188,7 +188,7 @@ async def _keep_running(
             await asyncio.sleep(pause_s)
             try:
                 await process.restart()
-            except StartError:
+            except (StartError, OSError):  # it fails, or cannot even be run: no disk, no memory
                 pause_s = min(2 * pause_s, LAST_RESTART_S)
             else:
                 on_return(name)

@@ -105,6 +105,21 @@ def test_no_message_begins_a_line_of_its_own() -> None:
     assert r"eve\x0d\x0a2026" in text
 
 
+def test_no_error_in_a_traceback_begins_an_entry_of_its_own() -> None:
+    def fail() -> None:
+        raise ValueError("eve\n2026-11-29T00:00:00.000Z INFO nereid: all is well\r2026")
+
+    def say(log: logging.Logger) -> None:
+        try:
+            fail()
+        except ValueError:
+            log.exception("failed")
+
+    _, *others = logged([], say).splitlines()
+    assert any("all is well" in line for line in others)
+    assert all(line.startswith("    ") for line in others)
+
+
 def test_a_line_tells_its_time_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Seoul")
     time.tzset()

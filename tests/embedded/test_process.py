@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.embedded.process import Command, Process, StartError
+from gateway.embedded.process import TAIL_LINES, Command, Process, StartError
 
 
 def python(folder: Path, code: str, **options: object) -> Process:
@@ -170,3 +170,27 @@ async def test_what_computes_gives_way_to_what_answers(tmp_path: Path) -> None:
         assert group_niceness(process.pid) in {None, 0, min(19, ours + 3)}
     finally:
         await process.stop()
+
+
+async def test_a_process_that_could_not_be_run_can_be_restarted_once_it_can(tmp_path: Path) -> None:
+    process = await started(python(tmp_path, WAITS))
+    await process.stop()
+    log = process.command.log
+    await asyncio.to_thread(log.unlink)
+    await asyncio.to_thread(log.mkdir)
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            await process.restart()
+    await asyncio.to_thread(log.rmdir)
+    await process.restart()
+    assert not process.ended
+    await process.stop()
+
+
+async def test_what_was_said_is_found_behind_many_lines(tmp_path: Path) -> None:
+    code = f"print('ready 1\\n' + 'more\\n' * {2 * TAIL_LINES} + 'last', flush=True)"
+    process = python(tmp_path, code)
+    await process.run()
+    assert process.tail().endswith("last")
+    assert process.says("ready")
+    assert not process.says("eady")

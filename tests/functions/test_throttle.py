@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from functions._kit.errors import TooManyRequests
@@ -82,3 +84,31 @@ def test_an_address_that_knew_the_secret_is_not_locked_out_by_who_guesses() -> N
     guesses.check("alice", "192.0.2.1")
     with pytest.raises(TooManyRequests):
         guesses.check("alice", "192.0.2.2")
+
+
+async def test_of_many_tries_at_once_no_more_than_are_left_are_made() -> None:
+    guesses = Guesses(per_hour=2)
+    tried: list[str] = []
+
+    async def guess(address: str) -> None:
+        async with guesses.turn("alice", address):
+            guesses.check("alice", address)
+            tried.append(address)
+            await asyncio.sleep(0)  # its secret is hashed
+            guesses.wrong("alice")
+
+    guessing = (guess(f"203.0.113.{number}") for number in range(20))
+    ended = await asyncio.gather(*guessing, return_exceptions=True)
+    assert len(tried) == 2
+    assert sum(isinstance(error, TooManyRequests) for error in ended) == 18
+
+
+async def test_an_address_that_is_known_waits_for_nobody_who_guesses() -> None:
+    guesses = Guesses(per_hour=1)
+    guesses.right("alice", "192.0.2.1")
+    async with (
+        guesses.turn("alice", "203.0.113.1"),
+        guesses.turn("bob", "203.0.113.1"),
+        guesses.turn("alice", "192.0.2.1"),
+    ):
+        guesses.check("alice", "192.0.2.1")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from functions._kit.errors import Conflict
 from functions._kit.messages import new_id
 from functions._kit.ports import ModelVersion
 from gateway.embedded import DataFolder, RunningS3, S3Repository, StartError
@@ -86,3 +87,20 @@ async def test_what_a_killed_start_left_of_its_progress_is_not_told_for_ever(
         assert still_loading(tmp_path) == {}
     finally:
         folder.close()
+
+
+async def test_models_are_loaded_although_it_cannot_be_noted(tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise Conflict("data_unusable", "No space left on device")
+
+    loaded: list[str] = []
+
+    async def load(name: str) -> None:
+        loaded.append(name)
+
+    folder: Any = SimpleNamespace(path=tmp_path, write=full)
+    triton: Any = SimpleNamespace(load=load)
+    models = FirstModels(Settings(), folder, ["a", "b"], lambda _: None)
+    await models._load_all(triton)
+    assert loaded == ["a", "b"]
+    assert models.loaded.is_set()

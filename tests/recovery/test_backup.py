@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 
+from functions._kit.errors import Conflict
 from functions._kit.messages import new_id, now
 from functions.tasks.contracts import (
     Job,
@@ -31,6 +33,7 @@ from gateway.adapters.keyvalue import ensure_buckets
 from gateway.adapters.tables import TaskTable, open_database
 from gateway.backup.manifest import BackupError, read_manifest
 from gateway.backup.streams import matches
+from gateway.cli.backup import _new, _writing
 from gateway.cli.main import main
 from gateway.embedded import EmbeddedServers
 
@@ -296,3 +299,32 @@ def test_a_folder_without_a_manifest_is_no_backup(tmp_path: Path) -> None:
 )
 def test_subjects_match_as_nats_has_it(subject: str, pattern: str, *, expected: bool) -> None:
     assert matches(subject, pattern) is expected
+
+
+def test_clients_are_listed_of_a_folder_that_a_killed_system_left(data: Path) -> None:
+    gone = {"database_url": "postgresql://nereid:x@127.0.0.1:1/nereid", "token_secret": "t" * 40}
+    running = data / "running.json"
+    running.write_text(json.dumps(gone))
+    done = nereid("clients", "list", "--data", str(data))
+    running.unlink()
+    assert done.exit_code == 0, done.output
+
+
+def test_a_backup_that_fails_leaves_nothing_and_says_what_was_at_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "backup.tar"
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tarfile.TarFile, "add", full)
+        with pytest.raises(Conflict, match="No space left") as caught, _new(target) as folder:
+            (folder / "database.dump").write_bytes(b"x")
+    assert caught.value.code == "backup_unwritable"
+    assert list(tmp_path.iterdir()) == []
+
+    with pytest.raises(ConnectionRefusedError), _new(target), _writing(target):
+        raise ConnectionRefusedError
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_
 from gateway.adapters.tables import open_database
 from gateway.embedded import EmbeddedServers
 from gateway.embedded.stuck import restart_when_stuck
-from gateway.room import room_of, too_full, with_room
+from gateway.room import QUIET_S, Refusals, room_of, too_full, with_room
 from gateway.settings import Settings
 
 SmallDisk = Callable[[Path, int], Path]
@@ -163,3 +164,17 @@ async def test_without_room_what_takes_work_is_refused_and_all_else_goes_on(
     assert str(tmp_path) not in answer.text  # whoever asks is not known yet
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert ("error" in body) == path.startswith("/v1/")
+
+
+def test_refusals_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "gateway.room")
+    now = 0.0
+    refusals = Refusals(lambda: now)
+    for _ in range(1000):
+        refusals.tell("no room")
+    now = QUIET_S
+    refusals.tell("no room")
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused as storage_full: no room",
+        "refused as storage_full: no room (999 more since the last line)",
+    ]

@@ -14,6 +14,7 @@ from functions._kit.messages import new_id, now
 from functions.tasks.contracts import Status, Task, TaskEvent
 from gateway.adapters.tables import TaskTable, open_database
 from gateway.embedded import DataFolder, EmbeddedServers, StartError
+from gateway.embedded.postgres import _why
 from tests.recovery.killing import kill_all
 
 BATCHES, BATCH, SLOW = 30, 50, 12
@@ -145,3 +146,11 @@ async def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path
     with pytest.raises(Conflict, match=r"cannot be written to: .* Not a directory") as caught:
         await DataFolder(tmp_path / "file" / "data").open()
     assert caught.value.code == "data_unusable"
+
+
+def test_a_full_disk_is_not_told_as_damage() -> None:
+    said = _why(
+        'PANIC:  could not write to file "pg_wal/xlogtemp.9": No space left on device',
+        Path("/data/postgres"),
+    )
+    assert said == "The disk of /data/postgres is full: give it space, and start again."

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.embedded import EmbeddedServers, RunningNats
+from gateway.embedded.marks import stream_states
 from tests.recovery.killing import kill
 
 COUNT = 200
@@ -45,7 +47,7 @@ def garble_the_index(stream: Path) -> None:
     index.write_bytes(os.urandom(index.stat().st_size))
 
 
-async def fill(running: RunningNats) -> None:
+async def fill(running: RunningNats, subject: str = "jobs.nobody") -> None:
     client = await connect(running.url, name="test")
     try:
         await ensure_streams(client, StreamLimits())
@@ -53,7 +55,7 @@ async def fill(running: RunningNats) -> None:
         for first in range(0, COUNT, 50):
             await asyncio.gather(
                 *(
-                    stream.publish_bytes(f"jobs.nobody.{n}", b"x" * 300, message_id=f"{first}-{n}")
+                    stream.publish_bytes(f"{subject}.{n}", b"x" * 300, message_id=f"{first}-{n}")
                     for n in range(50)
                 )
             )
@@ -140,3 +142,63 @@ async def test_a_garbled_index_loses_nothing(tmp_path: Path) -> None:
     async with EmbeddedServers(tmp_path, want={"nats"}) as servers:
         assert servers.nats.notices == ()
         assert await sequences(servers.nats) == (COUNT, COUNT + 1)
+
+
+@pytest.mark.parametrize("stream", ["EVENTS", "JOBS"])
+async def test_a_consumer_that_had_come_further_than_a_cut_stream_is_given_what_is_new(
+    tmp_path: Path, stream: str
+) -> None:
+    subject = f"{stream.lower()}.nobody"
+    config = ConsumerConfig(
+        durable_name="nobody", filter_subject=f"{subject}.>", ack_policy=AckPolicy.EXPLICIT
+    )
+    acked = COUNT if stream == "EVENTS" else COUNT // 4  # JOBS would be empty
+    async with EmbeddedServers(tmp_path, want={"nats"}) as servers:
+        await fill(servers.nats, subject)
+        client = await connect(servers.nats.url, name="test")
+        jetstream = client.jetstream()
+        await jetstream.add_consumer(stream, config)
+        pulling = await jetstream.pull_subscribe_bind("nobody", stream)
+        taken = 0
+        while taken < COUNT:
+            for message in await pulling.fetch(50, timeout=60):
+                taken += 1
+                if taken <= acked:
+                    await message.ack_sync()
+        await client.close()
+    # Stopped, so that the consumer's place is surely on the disk, and the stream's own was not.
+    (tmp_path / STORE / stream / "msgs" / "index.db").unlink()
+    keep_bytes(0.75)(tmp_path / STORE / stream)
+    async with EmbeddedServers(tmp_path, want={"nats"}) as servers:
+        assert f"the stream {stream} ends at message" in "\n".join(servers.nats.notices)
+        client = await connect(servers.nats.url, name="test")
+        jetstream = client.jetstream()
+        await jetstream.add_consumer(stream, config)
+        await JetStream(client).publish_bytes(f"{subject}.new", b"new", message_id="new")
+        pulling = await jetstream.pull_subscribe_bind("nobody", stream)
+        async with asyncio.timeout(60):
+            while b"new" not in [m.data for m in await pulling.fetch(50, timeout=60)]:
+                pass
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"MSG _INBOX.marks.1 1 99\r\n{",
+        b"MSG _INBOX.marks.1 1 1\r\n{\r\n",
+        b"MSG _INB",
+        b"MSG _INBOX.marks.1 1 9",
+        b'MSG _INBOX.marks.1 1 16\r\n{"streams": [{}]}\r\n',
+    ],
+)
+async def test_nats_that_dies_within_its_answer_ends_no_keeping_of_marks(answer: bytes) -> None:
+    async def half(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO {}\r\n" + answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(half, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(OSError):  # noqa: PT011 - a reset, or what was made of the rest
+            await stream_states(port, "nereid", "secret")

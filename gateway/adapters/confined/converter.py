@@ -12,7 +12,7 @@ from functions._kit.errors import Unprocessable
 from functions._kit.ports import AudioTarget, ConversionFigures, Sound
 from functions._kit.sound import ConversionQueue, check_target, size_of
 from gateway.adapters.confined.messages import Convert
-from gateway.adapters.confined.pool import Children
+from gateway.adapters.confined.pool import Children, remove
 from gateway.adapters.confined.process import Kind
 
 SOUND = Kind(
@@ -46,7 +46,7 @@ class ProcessConverter:
                     work, lambda _, done: msgspec.convert(done.result, Sound)
                 )
             except BaseException:
-                _remove(into)  # what a child that died has left
+                remove(into)  # what a child that died has left
                 raise
 
     def figures(self) -> ConversionFigures:
@@ -79,10 +79,6 @@ async def open_converter(
         yield converter
     finally:
         await converter.close()
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
 
 
 def _undecodable(why: str) -> Unprocessable:

@@ -24,7 +24,7 @@ from functions._kit.pictures import (
 from gateway.adapters.background import end
 from gateway.adapters.confined.decoded import Decoded, Fitted
 from gateway.adapters.confined.messages import Decode, Done, Fit, Probe, Shrink
-from gateway.adapters.confined.pool import Children
+from gateway.adapters.confined.pool import Children, remove
 from gateway.adapters.confined.process import ChildProcess, Kind
 
 PICTURES = Kind(
@@ -59,7 +59,7 @@ class ProcessPictures:
             try:
                 decoded = await self._children.do(work, _decoded)
             except BaseException:
-                _remove(into)  # what a child that died has left
+                remove(into)  # what a child that died has left
                 raise
         return decoded.picture(into)
 
@@ -88,7 +88,7 @@ class ProcessPictures:
             try:
                 return await self._children.do(work, _written)
             except BaseException:
-                _remove(into)
+                remove(into)
                 raise
 
     @property
@@ -146,7 +146,3 @@ def _fitted(child: ChildProcess, done: Done) -> Letterboxed:
     return Letterboxed(
         pixels.reshape(fitted.height, fitted.width, 3), fitted.inner_width, fitted.inner_height
     )
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from functions._kit.errors import NereidError, Unavailable
@@ -120,3 +121,8 @@ class Children:
 
     def _closing(self) -> Unavailable:
         return Unavailable(self._kind.name, "this process stops")
+
+
+def remove(path: Path) -> None:
+    """Remove what a child that died may have left."""
+    path.unlink(missing_ok=True)
