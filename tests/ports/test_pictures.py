@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 import pyvips
 
-from functions._kit.errors import JobFailed, NereidError
+from functions._kit.errors import JobFailed, NereidError, Unavailable
 from functions._kit.fakes import FakePictureDecoder
 from functions._kit.pictures import MAX_PIXELS, decode, letterbox
 from functions._kit.ports import PictureDecoder
