@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import click
 import pytest
 
+from gateway.cli import up
 from gateway.cli.progress import ModelLines
-from gateway.cli.up import report
 from gateway.embedded import StartError, servers
 from gateway.first_models import ModelProgress
 from gateway.keeping import Keepers
+from gateway.settings import Settings
 
 
 def test_where_stderr_cannot_be_written_the_system_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,8 +26,8 @@ def test_where_stderr_cannot_be_written_the_system_goes_on(monkeypatch: pytest.M
     monkeypatch.setattr(sys, "stderr", full)
     with pytest.raises(OSError, match="No space left"):
         click.echo("x", err=True)
-    report("postgres", None)
-    report("postgres", 0.1)
+    up.report("postgres", None)
+    up.report("postgres", 0.1)
     for seconds, problem in ((1.0, None), (1.0, "it is broken")):
         ModelLines().show(
             ModelProgress(model="a", number=1, total=1, seconds=seconds, problem=problem)
@@ -79,3 +81,28 @@ async def test_a_keeper_that_ends_with_an_error_is_told_to_whoever_waits() -> No
     await keepers.end()
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_up_ends_with_the_error_of_what_kept_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def fails() -> None:
+        raise ValueError("a fault of ours")
+
+    @contextlib.asynccontextmanager
+    async def running(*_: object) -> AsyncIterator[Any]:
+        keepers = Keepers()
+        keepers.start(fails())
+        models = SimpleNamespace(loaded=asyncio.Event(), broken={})
+        # no database answers there, which is no fault
+        settings = Settings(data=tmp_path, database_url="postgresql://127.0.0.1:1/none")
+        try:
+            yield SimpleNamespace(
+                notices=(), url="x", keepers=keepers, models=models, settings=settings
+            )
+        finally:
+            await keepers.end()
+
+    monkeypatch.setattr(up, "running_system", running)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        await asyncio.wait_for(up._up(Settings()), 60)
