@@ -36,7 +36,7 @@ max_batch_size: 8
 version_policy {{ specific {{ versions: [ 1 ] }} }}
 input [ {{ name: "image" data_type: {kind} dims: [ -1, -1, 3 ] }} ]
 output [ {{ name: "upscaled" data_type: {kind} dims: [ -1, -1, 3 ] }} ]
-dynamic_batching {{ priority_levels: 3 default_priority_level: 2 }}
+dynamic_batching {{ preferred_batch_size: [ 1 ] priority_levels: 3 default_priority_level: 2 }}
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 """
 WARM_UP = """\

@@ -64,14 +64,17 @@ class TritonPythonModel:
         self._free = threading.Semaphore(streams)
 
     def execute(self, requests: list[Any]) -> None:
-        """Start every request, each as soon as a stream is free; return when all have started.
+        """Start every request, each as soon as a stream is free; return when one is free again.
 
         Triton fetches the next batch then. What waits here can no longer be overtaken by a
-        higher priority, therefore nothing is queued beyond this batch.
+        higher priority, therefore nothing is queued beyond this batch, and a model with long
+        requests prefers batches of one.
         """
         for request in requests:
             self._free.acquire()
             self._threads.submit(self._answer, request)
+        with self._free:
+            pass
 
     def finalize(self) -> None:
         """Finish what runs before the model is unloaded."""
