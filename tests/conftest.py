@@ -30,16 +30,8 @@ FAST_POSTGRES = PostgresSettings(
 )
 
 
-WHOLE_SYSTEMS = (
-    "tests/embedded/",
-    "tests/gateway/",
-    "tests/live/",
-    "tests/models/",
-    "tests/monitoring/",
-    "tests/recovery/",
-    "tests/repo/",
-)
-"""Folders whose tests start whole systems, or ask much of Triton: one after the other."""
+WHOLE_SYSTEMS = ("tests/live/", "tests/models/", "tests/monitoring/")
+"""Folders whose tests ask much of Triton and of the machine: one after the other."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -49,7 +41,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 class Apart(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """All that starts whole systems runs in one process, the rest beside it, a file at a time.
+    """What asks much of the machine runs in one process, the rest beside it, a file at a time.
 
     A process has each of the shared servers once, from the first test that asks for it.
     """

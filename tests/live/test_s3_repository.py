@@ -15,6 +15,7 @@ DETECTOR = "nanodet-g-416"
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long  # tests/models has the same over a fake and a real S3, without a system
 async def test_a_model_is_added_to_s3_while_the_system_runs_and_serves_at_once(
     own_system: Callable[..., Nereid],
 ) -> None:

@@ -65,7 +65,7 @@ def psnr(error: NDArray[np.int64]) -> float:
     ("name", "size", "max_tile_pixels"),
     [
         ("realesr-animevideov3-x2", (200, 400), 26_000),
-        ("realesrgan-x4plus", (48, 200), 7_600),
+        pytest.param("realesrgan-x4plus", (48, 200), 7_600, marks=pytest.mark.long),
     ],
 )
 async def test_a_photo_in_tiles_is_true_to_the_model_and_shows_no_seam(
