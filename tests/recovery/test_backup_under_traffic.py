@@ -29,6 +29,7 @@ from functions.tasks.contracts import (
     final_id,
     job_subject,
 )
+from gateway.adapters.background import end
 from gateway.adapters.jetstream import JetStream, StreamLimits, connect, ensure_streams
 from gateway.adapters.keyvalue import ensure_buckets
 from gateway.adapters.tables import TaskTable, open_database
@@ -144,8 +145,7 @@ async def running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         for task in tasks:
             assert not task.done(), task
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
 
 @asynccontextmanager
