@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
-import time
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,13 +127,12 @@ async def alerts(load: Load) -> None:
 
 async def follower(load: Load) -> None:
     """Alerts as they come, for a while; comes back where it left off."""
-    until = time.monotonic() + FOLLOW_ALERTS_S
     path = "/api/v1/alerts/stream"
-    async for number, _ in load.api.events("follower", path, load.last_alert):
-        load.api.record.done["follower.alert"] += 1
-        load.last_alert = number
-        if time.monotonic() > until:
-            return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FOLLOW_ALERTS_S):
+            async for number, _ in load.api.events("follower", path, load.last_alert):
+                load.api.record.done["follower.alert"] += 1
+                load.last_alert = number
 
 
 async def token(load: Load) -> None:
