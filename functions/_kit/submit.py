@@ -18,6 +18,7 @@ from functions.tasks.contracts import (
     Status,
     Task,
     TaskAccepted,
+    TaskError,
     TaskEvent,
     event_subject,
     final_id,
@@ -120,17 +121,24 @@ def new_task(
     )
 
 
-async def publish_cancel(
-    stream: Stream, task: Task, *, progress: float = 0.0, attempts: int = 0
+async def publish_end(
+    stream: Stream,
+    task: Task,
+    status: Status,
+    *,
+    progress: float = 0.0,
+    attempts: int = 0,
+    error: TaskError | None = None,
 ) -> tuple[TaskEvent, bool]:
-    """Publish that `task` is cancelled; the event, and whether it is the task's first final one."""
+    """Publish how `task` has ended; the event, and whether it is the task's first final one."""
     event = TaskEvent(
         event_id=final_id(task.task_id),
         task=task,
-        status=Status.CANCELLED,
+        status=status,
         at=now(),
         progress=progress,
         attempts=attempts,
+        error=error,
     )
     receipt = await stream.publish(event_subject(task.task_id), event, message_id=event.event_id)
     return event, not receipt.duplicate
@@ -143,7 +151,7 @@ async def call_off(stream: Stream, store: TaskStore, task: Task) -> None:
     """
     try:
         async with asyncio.timeout(CALL_OFF_S):
-            event, first = await publish_cancel(stream, task)
+            event, first = await publish_end(stream, task, Status.CANCELLED)
             if first:
                 await store.record([event])
     except (Unavailable, TimeoutError) as error:

@@ -9,7 +9,7 @@ from functions._kit.errors import Conflict, NotFound
 from functions._kit.http import Port, Principal
 from functions._kit.policy import HttpPolicy
 from functions._kit.ports import Stream, TaskStore
-from functions._kit.submit import publish_cancel
+from functions._kit.submit import publish_end
 from functions.tasks._view import TaskView, own_task, view
 from functions.tasks.contracts import (
     STATUS_PATH,
@@ -46,8 +46,8 @@ async def cancel(
         return view(row, row.result)
     if row.status.final:
         raise _finished(row)
-    event, first = await publish_cancel(
-        stream, row.task, progress=row.progress, attempts=row.attempts
+    event, first = await publish_end(
+        stream, row.task, Status.CANCELLED, progress=row.progress, attempts=row.attempts
     )
     if not first:
         event = await _earlier_cancel(stream, row)

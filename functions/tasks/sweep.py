@@ -10,16 +10,15 @@ import msgspec
 from functions._kit.consume import Tick, consume
 from functions._kit.errors import NereidError, QueueFull, Unavailable
 from functions._kit.left_behind import STEP
-from functions._kit.messages import NO_JSON, now
+from functions._kit.messages import NO_JSON
 from functions._kit.policy import Policy
 from functions._kit.ports import Record, Stream, TaskStore, Unheard
+from functions._kit.submit import publish_end
 from functions.tasks.contracts import (
     Job,
     Status,
     TaskError,
-    TaskEvent,
     event_subject,
-    final_id,
     job_id,
     job_subject,
     read_event,
@@ -104,19 +103,17 @@ async def _send_again(
 
 
 async def _fail(one: Unheard, why: str, store: TaskStore, stream: Stream) -> None:
-    task = one.row.task
+    row = one.row
     error = TaskError(code="job_lost", message=f"{why}; send the request again")
-    event = TaskEvent(
-        event_id=final_id(task.task_id),
-        task=task,
-        status=Status.FAILED,
-        at=now(),
-        progress=one.row.progress,
-        attempts=one.row.attempts,
+    event, first = await publish_end(
+        stream,
+        row.task,
+        Status.FAILED,
+        progress=row.progress,
+        attempts=row.attempts,
         error=error,
     )
-    receipt = await stream.publish(event_subject(task.task_id), event, message_id=event.event_id)
-    if not receipt.duplicate:
+    if first:
         await settle([event], store, stream)
 
 
