@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -150,7 +151,7 @@ class Saboteur:
         children = sorted(self.system.parts[done.part].tree[1:], key=lambda child: child.pid)
         victim = children[len(children) // 2]
         with contextlib.suppress(psutil.Error):
-            done.note = " ".join(victim.cmdline())[:80]
+            done.note = " ".join(Path(word).name for word in victim.cmdline())[:80]
             victim.kill()
 
     async def _halt(self, fault: Fault, done: Done) -> None:
